@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make serve` and `make test`. They need Python 3.10+, git and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: serve test lint types check bench lock clean
+
+serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl line that works at once
+	$(BIN)/firstword serve $(ARGS)
+
+test: $(VENV)/.dev  ## run every test, without network
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types test  ## all that must hold before a commit
+
+bench: $(VENV)/.dev  ## time the relay beside a naive server; needs a C compiler
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv lock --upgrade
+	$(BIN)/uv export --quiet --no-default-groups --group build --no-emit-project -o locks/serve.txt
+	$(BIN)/uv export --quiet --all-groups --no-emit-project -o locks/dev.txt
+	$(BIN)/uv export --quiet --no-default-groups --no-hashes --no-annotate --no-header -o requirements.txt
+
+# Hashes are checked, and nothing is built with tools that have none.
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
+define install
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "firstword needs Python 3.10 or newer\nhint: make $(1) PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --require-hashes -r locks/$(1).txt
+	$(INSTALL) --no-build-isolation --no-deps -e .
+	touch $@
+endef
+
+$(VENV)/.serve: locks/serve.txt pyproject.toml
+	$(call install,serve)
+
+$(VENV)/.dev: locks/dev.txt pyproject.toml
+	$(call install,dev)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build

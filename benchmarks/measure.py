@@ -1,0 +1,119 @@
+"""The measurements: each runs the instruments against one running server and returns one row of figures.
+
+Rules: a row is a flat dict, written as it is to the results. Times have their unit in the name; a percentile of nothing
+is None. A percentile is a time that was measured (nearest rank), never one between two.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from .instruments import Figures, Upstream
+from .servers import Running
+
+Row = dict[str, Any]
+
+# A voice turn: the first token after 200 ms, then a token every 20 ms, 50 in all.
+FIRST_MS, CHUNKS, GAP_MS = 200, 50, 20
+TURN: dict[str, str | float] = {"first_ms": FIRST_MS, "chunks": CHUNKS, "gap_ms": GAP_MS}
+TURN_SECONDS = (FIRST_MS + (CHUNKS - 1) * GAP_MS) / 1000
+CANCEL_STREAMS = 20  # few, so that a slow server is late because it is slow to notice and not because it is full
+
+
+def percentile(samples: Sequence[float], share: float) -> float | None:
+    """Return the smallest sample that at least `share` of all samples do not exceed."""
+    if not samples:
+        return None
+    return sorted(samples)[max(0, math.ceil(share * len(samples)) - 1)]
+
+
+def spread(name: str, unit: str, samples_ns: Sequence[float]) -> Row:
+    """Sum `samples_ns` up as p50, p90, p99 and max in `unit` (us or ms)."""
+    divisor = {"us": 1e3, "ms": 1e6}[unit]
+    row: Row = {}
+    for label, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)):
+        value = percentile(samples_ns, share)
+        row[f"{name}_{label}_{unit}"] = None if value is None else round(value / divisor, 3)
+    return row
+
+
+def _less(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else round(one - other, 3)
+
+
+def _counts(figures: Figures) -> Row:
+    names = ("turns", "refused", "broken", "wrong", "unfinished", "connections")
+    return {name: getattr(figures, name) for name in names} | {"errors": figures.errors}
+
+
+def warm_up(running: Running) -> Row:
+    """Serve some turns, so that what is made once is made; tell what the start took."""
+    running.load({"mode": "ttft", "turns": 300, "seconds": 1})
+    taken = running.usage().memory_bytes
+    return {"first_turn_after_s": round(running.first_turn_after, 3), "memory_mb": round(taken / 2**20, 1)}
+
+
+def first_token(running: Running, upstream: Upstream, *, seconds: float) -> Row:
+    """Time the first token of one client's turns; every other turn goes past the server, straight to the upstream."""
+    before = running.usage()
+    figures = running.load({"mode": "ttft", "beside": upstream.address, "seconds": seconds})
+    cpu = running.usage().cpu_seconds - before.cpu_seconds
+    through, direct = spread("ttft", "us", figures.first_ns), spread("direct", "us", figures.beside_ns)
+    added = {
+        f"added_{label}_us": _less(through[f"ttft_{label}_us"], direct[f"direct_{label}_us"])
+        for label in ("p50", "p90", "p99")
+    }
+    served = max(1, (figures.turns + 1) // 2)
+    return {**_counts(figures), **through, **direct, **added, "cpu_us_per_turn": round(cpu / served * 1e6, 1)}
+
+
+def voice(running: Running, upstream: Upstream, *, streams: int, seconds: float) -> Row:
+    """Let `streams` turns be spoken at any time, and time every chunk from the upstream's write to our read."""
+    most = 0
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, running.usage().memory_bytes)
+
+    upstream.reset()
+    before = running.usage()
+    words = {"mode": "voice", "streams": streams, "seconds": seconds + TURN_SECONDS, **TURN}
+    figures = running.load(words, look=look)
+    cpu = running.usage().cpu_seconds - before.cpu_seconds
+    stats = upstream.stats()
+    return {
+        "streams": streams,
+        **_counts(figures),
+        "chunks": figures.chunks,
+        "timed_chunks": len(figures.delay_ns),
+        **spread("delay", "ms", figures.delay_ns),
+        **spread("late_first", "ms", [first - FIRST_MS * 1e6 for first in figures.first_ns]),
+        "cpu_us_per_turn": round(cpu / max(1, figures.turns) * 1e6, 1),
+        "memory_mb": round(most / 2**20, 1),
+        "upstream_late_mean_ms": round(stats.late_mean_ns / 1e6, 3),
+        "upstream_late_max_ms": round(stats.late_max_ns / 1e6, 3),
+    }
+
+
+def barge_in(running: Running, upstream: Upstream, *, seconds: float) -> Row:
+    """Drop every turn at a random moment, and time from the client's close to the upstream's seeing of it."""
+    upstream.reset()
+    figures = running.load({"mode": "cancel", "streams": CANCEL_STREAMS, "seconds": seconds, **TURN})
+    stats = upstream.stats()
+    patience = time.monotonic() + 2 * TURN_SECONDS
+    while stats.speaking and time.monotonic() < patience:  # what nobody stops is spoken to its end
+        time.sleep(0.05)
+        stats = upstream.stats()
+    ends = {turn: (moment, whole) for turn, moment, whole in stats.ended}
+    drops = dict(zip(figures.drops[::2], figures.drops[1::2], strict=True))
+    closed = [ends[turn][0] - moment for turn, moment in drops.items() if turn in ends and not ends[turn][1]]
+    return {
+        **_counts(figures),
+        "dropped": len(drops),
+        "never_asked": sum(turn not in ends for turn in drops),
+        "spoken_to_the_end": sum(turn in ends and bool(ends[turn][1]) for turn in drops),
+        **spread("closed", "ms", closed),
+    }

@@ -1,0 +1,176 @@
+"""The report: rows of figures in, one page of Markdown out.
+
+Rules: no row is left out. A figure is the median of the rounds, but a `max` is the worst of all rounds, and counts are
+sums. What the rounds disagree about is shown beside the figure that matters most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from .measure import Row
+from .servers import SERVERS
+
+DISTURBED = 2.0  # a round whose direct p50 is this many times the median one is named in the report
+
+Cell = Callable[[Sequence[Row]], str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that one run of the benchmark has to say. `facts` name the machine and the software."""
+
+    facts: Mapping[str, str]
+    rows: Sequence[Row]
+    reference: str
+
+    def of(self, server: str, what: str, streams: int | None = None) -> list[Row]:
+        """Return the rows of one measurement, a round each."""
+        return [
+            row
+            for row in self.rows
+            if (row["server"], row["what"]) == (server, what) and streams in (None, row.get("streams"))
+        ]
+
+    def servers(self) -> list[str]:
+        """Return the names of the measured servers, in the order of the table of servers."""
+        return [name for name in SERVERS if any(row["server"] == name for row in self.rows)]
+
+
+def _values(rows: Sequence[Row], key: str) -> list[float]:
+    return [row[key] for row in rows if row.get(key) is not None]
+
+
+def middle(rows: Sequence[Row], key: str) -> float | None:
+    """Return the median of `key` over the rounds."""
+    values = _values(rows, key)
+    return median(values) if values else None
+
+
+def _number(value: float | None) -> str:
+    """Write three digits that count, or a dash for what was not measured."""
+    if value is None:
+        return "-"
+    places = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{places}f}"
+
+
+def _median(*keys: str, between: str = " / ") -> Cell:
+    return lambda rows: between.join(_number(middle(rows, key)) for key in keys)
+
+
+def _ranged(key: str) -> Cell:
+    """Write the median, and the least and the most of the rounds."""
+
+    def cell(rows: Sequence[Row]) -> str:
+        values = _values(rows, key)
+        return f"**{_number(median(values))}** ({_number(min(values))} .. {_number(max(values))})" if values else "-"
+
+    return cell
+
+
+def _worst(key: str) -> Cell:
+    return lambda rows: _number(max(_values(rows, key), default=None))
+
+
+def _total(key: str, out_of: str = "") -> Cell:
+    def cell(rows: Sequence[Row]) -> str:
+        total = f"{sum(_values(rows, key)):,.0f}"
+        return f"{total} of {sum(_values(rows, out_of)):,.0f}" if out_of else total
+
+    return cell
+
+
+def _times(key: str, reference: Sequence[Row]) -> Cell:
+    """Write how many times the reference's figure it is."""
+
+    def cell(rows: Sequence[Row]) -> str:
+        ours, theirs = middle(rows, key), middle(reference, key)
+        return _number(ours / theirs) if ours and theirs else "-"
+
+    return cell
+
+
+def _table(lines: Sequence[tuple[str, Sequence[Row]]], cells: Mapping[str, Cell]) -> str:
+    """Write a line for each name with rows, a column for each cell."""
+    head = ["server", *cells]
+    text = [" | ".join(head), " | ".join("---" for _ in head)]
+    text += [" | ".join([name, *(cell(rows) for cell in cells.values())]) for name, rows in lines if rows]
+    return "\n".join(f"| {line} |" for line in text)
+
+
+def _first_token(run: Run) -> str:
+    reference = run.of(run.reference, "ttft")
+    cells = {
+        "first token p50, us": _median("ttft_p50_us"),
+        "**added** p50, us (rounds)": _ranged("added_p50_us"),
+        f"x {run.reference}": _times("added_p50_us", reference),
+        "added p90, us": _median("added_p90_us"),
+        "added p99, us": _median("added_p99_us"),
+        "max, us": _worst("ttft_max_us"),
+        "CPU us per turn": _median("cpu_us_per_turn"),
+        f"x {run.reference} ": _times("cpu_us_per_turn", reference),
+        "errors": _total("errors", "turns"),
+    }
+    return _table([(name, run.of(name, "ttft")) for name in run.servers()], cells)
+
+
+def _voice(run: Run, streams: int) -> str:
+    cells = {
+        "chunk delay p50 / p99, ms": _median("delay_p50_ms", "delay_p99_ms"),
+        "max, ms": _worst("delay_max_ms"),
+        "first token late p50 / p99, ms": _median("late_first_p50_ms", "late_first_p99_ms"),
+        "CPU us per turn": _median("cpu_us_per_turn"),
+        f"x {run.reference}": _times("cpu_us_per_turn", run.of(run.reference, "voice", streams)),
+        "memory, MB": _median("memory_mb"),
+        "errors": _total("errors", "turns"),
+        "upstream itself late, mean / max ms": _median("upstream_late_mean_ms", "upstream_late_max_ms"),
+    }
+    return _table([(name, run.of(name, "voice", streams)) for name in run.servers()], cells)
+
+
+def _barge_in(run: Run) -> str:
+    cells = {
+        "p50 / p99, ms": _median("closed_p50_ms", "closed_p99_ms"),
+        "max, ms": _worst("closed_max_ms"),
+        "spoken to the end": _total("spoken_to_the_end", "dropped"),
+        "never asked of the upstream": _total("never_asked", "dropped"),
+        "errors": _total("errors", "turns"),
+    }
+    return _table([(name, run.of(name, "cancel")) for name in run.servers()], cells)
+
+
+def _start(run: Run) -> str:
+    cells = {
+        "first turn served after, s": _ranged("first_turn_after_s"),
+        "memory then, MB": _median("memory_mb"),
+    }
+    return _table([(name, run.of(name, "start")) for name in run.servers()], cells)
+
+
+def _disturbed(run: Run) -> str:
+    """Name the measurements in which even the direct way was slow."""
+    rows = [row for row in run.rows if row["what"] == "ttft"]
+    usual = middle(rows, "direct_p50_us")
+    slow = [row for row in rows if usual and (row["direct_p50_us"] or 0) > DISTURBED * usual]
+    return ", ".join(f"round {row['round']} of {row['server']}" for row in slow) or "none"
+
+
+def write(run: Run) -> str:
+    """Return the report as Markdown."""
+    facts = "\n".join(f"| {name} | {value} |" for name, value in run.facts.items())
+    parts = [
+        "# firstword benchmarks",
+        f"| | |\n| --- | --- |\n{facts}\n| disturbed rounds (kept) | {_disturbed(run)} |",
+        "\n".join(f"- **{name}**: {SERVERS[name].about}" for name in run.servers()),
+        "No round is dropped. Figures are medians of the rounds; `max` is the worst of all; counts are sums.",
+        "## First token, one client",
+        _first_token(run),
+    ]
+    for streams in sorted({row["streams"] for row in run.rows if row["what"] == "voice"}):
+        parts += [f"## Voice, {streams} streams", _voice(run, streams)]
+    parts += ["## Barge-in: from the client's close to the upstream's seeing of it", _barge_in(run)]
+    parts += ["## Start", _start(run)]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,37 @@
+"""firstword: the custom LLM server for voice agents. These are its public names."""
+
+from .app import App
+from .chunk import Chunk
+from .errors import (
+    BadRequest,
+    ConfigError,
+    Error,
+    Forbidden,
+    RequestError,
+    TooManyRequests,
+    Unauthorized,
+    UpstreamError,
+)
+from .model import Model
+from .turn import CallNext, Reply, Send, Stage, Timeline, Turn
+
+__version__ = "0.1.0"
+__all__ = [
+    "App",
+    "BadRequest",
+    "CallNext",
+    "Chunk",
+    "ConfigError",
+    "Error",
+    "Forbidden",
+    "Model",
+    "Reply",
+    "RequestError",
+    "Send",
+    "Stage",
+    "Timeline",
+    "TooManyRequests",
+    "Turn",
+    "Unauthorized",
+    "UpstreamError",
+]

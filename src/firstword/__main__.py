@@ -1,0 +1,5 @@
+"""`python -m firstword` is the `firstword` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""Who may speak to us: the key of a request, and the gate in front of a key that the server holds.
+
+Two ways to run, and never a mix: a server without a key of its own passes the caller's key on to the
+provider; a server that holds a key lets in only callers with a gate key, and no caller's key goes upstream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .errors import ConfigError, Forbidden, Unauthorized
+
+HOW_TO_SEND = "send the header 'Authorization: Bearer <key>'"
+
+
+def read_key(headers: Mapping[str, str]) -> str | None:
+    """Return the key that a request carries: a Bearer token, a bare Authorization value, `api-key` or `x-api-key`.
+
+    Raises Unauthorized when it is none that could be sent on in a header.
+    """
+    value = headers.get("authorization", "").strip()
+    scheme, _, token = value.partition(" ")
+    if scheme.lower() == "bearer":
+        value = token.strip()
+    if not value:
+        value = (headers.get("api-key") or headers.get("x-api-key") or "").strip()
+    if not value:
+        return None
+    if " " in value or not value.isascii() or not value.isprintable():
+        raise Unauthorized("The Authorization header is not a key.", hint=HOW_TO_SEND)
+    return value
+
+
+class Gate:
+    """Decide whether a request may come in, and which key, if any, may go on to the provider.
+
+    `keys` are the gate keys, kept only as hashes; `holds_key` says that the server has a provider's key of its own;
+    `open_to_all` lets everybody use that key, for a server behind a gate of somebody else's.
+    """
+
+    def __init__(self, keys: Sequence[str], *, holds_key: bool, open_to_all: bool) -> None:
+        if any(not key.strip() for key in keys):
+            raise ConfigError("FIRSTWORD_KEYS holds an empty key.", hint="separate keys by single commas")
+        self._digests = [_digest(key.strip()) for key in keys]
+        self._holds_key = holds_key
+        self._open_to_all = open_to_all
+
+    @property
+    def local_only(self) -> bool:
+        """True when only this machine may be served: a held key, and nothing to tell callers apart."""
+        return self._holds_key and not self._digests and not self._open_to_all
+
+    def check_bind(self, host: str) -> None:
+        """Raise ConfigError when listening on `host` would give the held key to strangers."""
+        if self.local_only and not is_loopback(host):
+            raise ConfigError(
+                f"The server holds a key (LLM_API_KEY), so listening on {host} would let anybody use it.",
+                hint="set FIRSTWORD_KEYS to the keys of your callers, or listen on 127.0.0.1, "
+                "or start with --open if something else guards the door",
+            )
+
+    def admit(self, headers: Mapping[str, str], client: Sequence[Any] | None) -> str | None:
+        """Return the caller's key to send to the provider, or None. Raises Unauthorized or Forbidden.
+
+        `client` is the peer's (host, port), as ASGI gives it.
+        """
+        if self.local_only:
+            _check_local(headers, client)
+            return None
+        key = read_key(headers)
+        if not self._digests:
+            return None if self._holds_key else key
+        if key is None:
+            raise Unauthorized("No key was sent.", hint=HOW_TO_SEND)
+        digest = _digest(key)
+        # Every key is compared, so that the time tells nothing about which one came close.
+        if not sum(hmac.compare_digest(digest, known) for known in self._digests):
+            raise Unauthorized("This key is not one of the server's.", hint="ask its operator for a key")
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """True for this machine's own addresses and names."""
+    host = host.strip("[]").lower()
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_local(headers: Mapping[str, str], client: Sequence[Any] | None) -> None:
+    """Raise Forbidden unless the request was made on this machine, for this machine.
+
+    A tunnel or port forward (Codespaces, ngrok) and a rebound DNS name arrive from loopback too: they are told by
+    the Host header and by what a proxy adds.
+    """
+    host = headers.get("host", "")
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    forwarded = any(mark in headers for mark in ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"))
+    # A Unix socket has no client address; file permissions guard it.
+    peer_is_local = client is None or is_loopback(str(client[0]))
+    if not peer_is_local or forwarded or not is_loopback(name):
+        raise Forbidden(
+            "This server holds a key and has no gate keys, so it answers its own machine only.",
+            hint="its operator can set FIRSTWORD_KEYS, or start it with --open",
+        )
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

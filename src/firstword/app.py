@@ -1,0 +1,296 @@
+"""App: what the user wrote down, built once into a server. The only room that knows every other.
+
+It reads the settings, puts the stages in order, and freezes with the first turn: what is added later would
+answer some callers and not others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, TypeVar
+
+from . import plugins
+from .admission import Gate
+from .errors import BadRequest, ConfigError, UpstreamError
+from .model import Limits, Model, embedded, listed, remote
+from .own import own
+from .providers import Embedded, Remote
+from .server import Bounds, Server
+from .settings import Settings, load, proxy_url
+from .transport import Origin, Proxy, Transport, read_proxy
+from .turn import CallNext, Send, Stage, Turn, compose
+
+log = logging.getLogger("firstword")
+
+Hook = Callable[[Turn], Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+EMBEDDED = "demo"  # always there: a new user hears something before there is a key
+
+
+class App:
+    """A custom LLM server, and an ASGI application: run it, or mount it into another one.
+
+    models: what may answer, in order of preference: `Model(...)`, "gpt-5-mini", or "openai:gpt-5-mini". A request
+        that names one of them gets it, any other name means the first. Without `models` the request's name goes to
+        `base_url` as it is.
+    base_url, api_key: the OpenAI-compatible API behind the server, and the server's own key for it; without a key
+        each caller's goes through.
+    keys: gate keys of the callers, for a server with a key of its own; `open=True` lets everybody in.
+    Times are seconds, sizes bytes. What is left out comes from the environment; the README's table lists all.
+    Raises ConfigError, which names the setting and the mend.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model | str] = (),
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        model: str | None = None,
+        keys: Sequence[str] | None = None,
+        open: bool | None = None,
+        platform: str | None = None,
+        max_body: int | None = None,
+        body_timeout: float | None = None,
+        connect_timeout: float | None = None,
+        first_token_timeout: float | None = None,
+        stall_timeout: float | None = None,
+        turn_timeout: float | None = None,
+        warm: bool | None = None,
+        debug: bool | None = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "models")}
+        self.settings: Settings = load(**given)
+        self._models = [_as_model(each) for each in models]
+        self._platform = plugins.load("platforms", self.settings.platform)
+        self._functions: dict[str, CallNext] = {}
+        self._stages: list[Stage] = []
+        self._before: list[Hook] = []
+        self._after: list[Hook] = []
+        self._server: Server | None = None
+        self._transport: Transport | None = None
+        self._remotes: list[Model] = []
+        self._names: dict[str, CallNext] = {}
+        self._rest: CallNext | None = None
+        for each in [*self._models, Model("any", self.settings.base_url)]:
+            Model(each.name, each.base_url)  # a wrong URL is told now, not in the first call
+
+    # --- what the user writes down -----------------------------------------------------------------
+
+    def before_turn(self, hook: F) -> F:
+        """Call `hook(turn)` before the model is asked: change `turn.messages`, or raise a RequestError."""
+        self._check_thawed("before_turn")
+        self._before.append(hook)
+        return hook
+
+    def after_turn(self, hook: F) -> F:
+        """Call `hook(turn)` when the turn is over, off the reply's path; `turn.reply.text` is what was sent."""
+        self._check_thawed("after_turn")
+        self._after.append(hook)
+        return hook
+
+    def stage(self, stage: F) -> F:
+        """Put `async def stage(turn, send, call_next)` around the model; the first one added is the outermost."""
+        self._check_thawed("stage")
+        if inspect.isclass(stage) or (inspect.isfunction(stage) and not inspect.iscoroutinefunction(stage)):
+            raise ConfigError(
+                "A stage is not an async function.", hint="write `async def stage(turn, send, call_next)`"
+            )
+        self._stages.append(stage)
+        return stage
+
+    def model(self, name: str) -> Callable[[F], F]:
+        """Let `"model": name` be answered by a function: `async def f(turn)` that yields words, and other shapes."""
+        self._check_thawed("model")
+        if name in self._functions or any(name == each.name for each in self._models):
+            raise ConfigError(f"There are two models {name!r}.", hint="give one of them another name")
+
+        def add(function: F) -> F:
+            self._functions[name] = own(function)
+            return function
+
+        return add
+
+    def run(self, host: str | None = None, port: int | None = None) -> None:
+        """Serve until CTRL+C. Raises SystemExit with a sentence when the configuration is wrong."""
+        from .serving import serve
+
+        serve(self, host=host or self.settings.host, port=self.settings.port if port is None else port)
+
+    # --- the ASGI side -----------------------------------------------------------------------------
+
+    async def __call__(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        server = self._server or self._build()
+        await server(scope, receive, send)
+
+    async def _live(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        """Serve ASGI's lifespan: connect before the first turn, let go of everything after the last."""
+        await receive()
+        try:
+            self._build()
+        except ConfigError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def close(self) -> None:
+        """Wait for after_turn hooks, then close every connection. For whoever mounts the App without its lifespan."""
+        if self._server is not None:
+            await self._server.drain()
+        if self._transport is not None:
+            await self._transport.close()
+
+    # --- building ----------------------------------------------------------------------------------
+
+    def _check_thawed(self, what: str) -> None:
+        if self._server is not None:
+            raise ConfigError(
+                f"app.{what} came after the first turn, when the App is frozen.",
+                hint="write it where the App is made, before app.run()",
+            )
+
+    @property
+    def gate(self) -> Gate:
+        """Who may come in, by the settings."""
+        settings = self.settings
+        holds_key = settings.api_key is not None or any(model.api_key for model in self._models)
+        keys = [key.get_secret_value() for key in settings.keys]
+        return Gate(keys, holds_key=holds_key, open_to_all=settings.open)
+
+    def _build(self) -> Server:
+        """Make the server, once, within the event loop that it will live in."""
+        if self._server is not None:
+            return self._server
+        settings = self.settings
+        self._transport = Transport(connect_timeout=settings.connect_timeout, proxy_for=_proxy_for)
+        self._build_models(self._transport)
+        # The order of the stages, outermost first, and why each stands where it does.
+        stages: list[Stage] = []
+        if self._before:
+            stages.append(self._prepare)  # hooks change the request that every later stage reads
+        stages += self._stages  # the user's own, in the order they were written
+        self._server = Server(
+            compose(stages, self._ask),
+            platform=self._platform,
+            gate=self.gate,
+            bounds=Bounds(settings.max_body, settings.body_timeout, settings.turn_timeout),
+            info=self,
+            after=self._finish if self._after else None,
+            debug=settings.debug,
+        )
+        if settings.warm:
+            for model in self._remotes:
+                self._transport.keep_warm(model.base_url or settings.base_url)
+        return self._server
+
+    def _build_models(self, transport: Transport) -> None:
+        settings = self.settings
+        held = settings.api_key.get_secret_value() if settings.api_key else None
+        limits = Limits(settings.first_token_timeout, settings.stall_timeout)
+
+        def build(model: Model, name: str | None) -> CallNext:
+            provider = plugins.load("providers", model.provider)
+            if not isinstance(provider, Remote):
+                assert isinstance(provider, Embedded)
+                return embedded(provider)
+            self._remotes.append(model)
+            # The server's key belongs to the server's base_url; a model elsewhere needs one of its own.
+            key = model.api_key or (held if model.base_url is None else None)
+            return remote(provider, name, model.base_url or settings.base_url, key, transport, limits)
+
+        self._names[EMBEDDED] = embedded(plugins.load("providers", EMBEDDED))
+        for model in self._models:
+            self._names[model.name] = build(model, model.name)
+        self._names.update(self._functions)
+        if self._models:
+            self._rest = self._names[self._models[0].name]
+        else:
+            self._rest = build(Model("any"), None)
+
+    # --- the stages that are the App's own ---------------------------------------------------------
+
+    async def _prepare(self, turn: Turn, send: Send, call_next: CallNext) -> None:
+        """Run the before_turn hooks in order, then the rest of the turn."""
+        for hook in self._before:
+            await _call(hook, turn)
+        await call_next(turn, send)
+
+    async def _ask(self, turn: Turn, send: Send) -> None:
+        """Let the model that the turn names answer it."""
+        if not turn.model and not self._models:
+            if not self.settings.model:
+                raise BadRequest(
+                    "The request names no model.",
+                    param="model",
+                    hint='send "model", or set LLM_MODEL for those who do not',
+                )
+            turn.model = self.settings.model
+        answer = self._names.get(turn.model) or self._rest
+        assert answer is not None
+        await answer(turn, send)
+
+    async def _finish(self, turn: Turn) -> None:
+        for hook in self._after:
+            await _call(hook, turn)
+
+    # --- what the pages ask ------------------------------------------------------------------------
+
+    async def models(self, key: str | None) -> list[dict[str, Any]]:
+        """Return the models that a request may name, as the OpenAI API lists them."""
+        self._build()
+        ours = [{"id": name, "object": "model", "created": 0, "owned_by": "firstword"} for name in self._names]
+        if self._models:
+            return ours
+        assert self._transport is not None
+        held = self.settings.api_key.get_secret_value() if self.settings.api_key else None
+        provider = plugins.load("providers", "openai")
+        return ours + await listed(provider, self.settings.base_url, held or key, self._transport)
+
+    async def unready(self) -> list[str]:
+        """Return what keeps the server from serving, a sentence each."""
+        self._build()
+        assert self._transport is not None
+        urls = {model.base_url or self.settings.base_url for model in self._remotes}
+        checks = [self._transport.reach(url) for url in sorted(urls)]
+        results = await asyncio.gather(*checks, return_exceptions=True)
+        reasons = [result.message for result in results if isinstance(result, UpstreamError)]
+        # One model within reach is enough to serve.
+        return reasons if len(reasons) == len(urls) else []
+
+
+async def _call(hook: Hook, turn: Turn) -> None:
+    """Call a hook: `async def` on the loop, `def` in a thread."""
+    if inspect.iscoroutinefunction(hook):
+        await hook(turn)
+    else:
+        await asyncio.to_thread(hook, turn)
+
+
+def _as_model(model: Model | str) -> Model:
+    """Read "gpt-5-mini" or "openai:gpt-5-mini"; a colon within a model's own name ("llama3:8b") stays."""
+    if isinstance(model, Model):
+        return model
+    prefix, colon, name = model.partition(":")
+    if colon and prefix in plugins.known("providers"):
+        return Model(name, provider=prefix)
+    return Model(model)
+
+
+def _proxy_for(origin: Origin) -> Proxy | None:
+    url = None if origin.scheme == "http" or origin.is_loopback else proxy_url(origin.host)
+    return read_proxy(url) if url else None

@@ -1,0 +1,164 @@
+"""A chunk: one piece of the reply, raw until someone looks.
+
+A chunk has two faces, `frame` (bytes) and `data` (a dict). It holds the one it came with and makes the
+other on first look. Passing a chunk on passes the same object. Neither face is ever changed in place:
+to change a chunk, make a new one (`chunk.changed(...)`, `Chunk(data)`), which then has no frame yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from . import wire
+
+# The shapes below read only what the relay itself asks of a chunk; every other field is skipped, and
+# a field of an unexpected type is kept as it is: real providers send lists, nulls and numbers anywhere.
+
+
+class Delta(msgspec.Struct, gc=False):
+    """What a look sees of `choices[].delta`."""
+
+    content: Any = None
+    refusal: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+    audio: Any = None
+
+
+class Choice(msgspec.Struct, gc=False):
+    """What a look sees of one of `choices`."""
+
+    index: Any = 0
+    delta: Delta | None = None
+    finish_reason: Any = None
+
+
+class Look(msgspec.Struct, gc=False):
+    """What one typed look sees of a chunk: a third of the price of decoding it whole."""
+
+    id: Any = None
+    choices: list[Choice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+_look = msgspec.json.Decoder(Look).decode
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Chunk:
+    """One `chat.completion.chunk`."""
+
+    __slots__ = ("_data", "_frame", "_seen")
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self._data: dict[str, Any] | None = data
+        self._frame: bytes | None = None
+        self._seen: Look | None = None
+
+    @classmethod
+    def from_frame(cls, frame: bytes) -> Chunk:
+        """Make a chunk of one frame, `data: {...}` and a blank line, without decoding it."""
+        chunk = cls.__new__(cls)
+        chunk._data = None
+        chunk._frame = frame
+        chunk._seen = None
+        return chunk
+
+    @property
+    def frame(self) -> bytes:
+        """The bytes of the event, as they came when nobody changed the chunk."""
+        if self._frame is None:
+            self._frame = wire.frame(_encode(self._data))
+        return self._frame
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The chunk as a dict, to be read, not changed.
+
+        Raises msgspec.DecodeError when the frame is not JSON.
+        """
+        if self._data is None:
+            assert self._frame is not None
+            self._data = _decode(self._frame[6:])
+        return self._data
+
+    def look(self) -> Look:
+        """Return the few fields that the relay asks for.
+
+        Raises msgspec.DecodeError when the frame is not JSON, its ValidationError when it is not shaped like a chunk.
+        """
+        if self._seen is None:
+            if self._frame is not None:
+                self._seen = _look(self._frame[6:])
+            else:
+                self._seen = msgspec.convert(self._data, Look)
+        return self._seen
+
+    def may_hold(self, key: bytes) -> bool:
+        """Say False only when `key`, a JSON key without quotes, is surely absent."""
+        return self._frame is None or key in self._frame or b"\\u" in self._frame
+
+    @property
+    def text(self) -> str:
+        """The words of the first choice; empty when it has none."""
+        for choice in self.look().choices or ():
+            if choice.delta is not None:
+                return _words(choice.delta.content)
+        return ""
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The first choice's `finish_reason`."""
+        for choice in self.look().choices or ():
+            if isinstance(choice.finish_reason, str):
+                return choice.finish_reason
+        return None
+
+    @property
+    def speaks(self) -> bool:
+        """True when a caller hears it or an engine acts on it: words, a refusal, a tool call, audio.
+
+        A role, an empty or blank delta, reasoning, and usage are not speech.
+        """
+        for choice in self.look().choices or ():
+            delta = choice.delta
+            if delta is not None and (
+                delta.tool_calls
+                or delta.audio
+                or delta.function_call
+                or _words(delta.content).strip()
+                or _words(delta.refusal).strip()
+            ):
+                return True
+        return False
+
+    def changed(self, **fields: Any) -> Chunk:
+        """Return a new chunk with these root fields in place of its own."""
+        return Chunk({**self.data, **fields})
+
+    def with_text(self, text: str) -> Chunk:
+        """Return a new chunk that says `text` in its first choice, all else kept."""
+        choices = [dict(choice) for choice in self.data.get("choices") or [{"index": 0, "finish_reason": None}]]
+        choices[0]["delta"] = {**(choices[0].get("delta") or {}), "content": text}
+        return self.changed(choices=choices)
+
+    def __repr__(self) -> str:
+        # Never the words: a chunk in a log line or an assertion of the server must not tell what was said.
+        face = "raw" if self._data is None else "made"
+        return f"<Chunk {face}>"
+
+
+def _words(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):  # Mistral sends parts
+        return "".join(part.get("text") or "" for part in content if isinstance(part, dict) and _is_text(part))
+    return ""
+
+
+def _is_text(part: dict[str, Any]) -> bool:
+    return part.get("type", "text") == "text" and isinstance(part.get("text"), str)

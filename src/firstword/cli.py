@@ -1,0 +1,103 @@
+"""The `firstword` command."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .app import App
+from .errors import ConfigError
+from .serving import options, say_how, serve
+
+DEFAULT_FILE = Path("custom_llm.py")
+
+cli = typer.Typer(
+    help="firstword: the custom LLM server for voice agents.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+@cli.callback()
+def _firstword() -> None:
+    """firstword: the custom LLM server for voice agents."""
+
+
+@cli.command(name="serve")
+def serve_command(
+    file: Annotated[
+        Path | None, typer.Argument(help="The file with your App; custom_llm.py here when there is one.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.", min=0, max=65535)] = None,
+    workers: Annotated[int, typer.Option(help="How many processes share the port.", min=1)] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Start again whenever the file changes.")] = False,
+    public_url: Annotated[
+        str | None, typer.Option(help="Where the engine reaches this server; prints the block for AI Studio.")
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Serve everybody although the server holds a key.")
+    ] = False,
+) -> None:
+    """Serve an App until CTRL+C."""
+    if open_to_all:
+        os.environ["FIRSTWORD_OPEN"] = "true"  # also for the processes that workers and reload start
+    if file is None and DEFAULT_FILE.exists():
+        file = DEFAULT_FILE
+    try:
+        app = _load(file) if file else App()
+        host = host or app.settings.host
+        port = app.settings.port if port is None else port
+        app.gate.check_bind(host)
+    except ConfigError as error:
+        raise SystemExit(f"firstword: {error}") from None
+    if workers == 1 and not reload:
+        serve(app, host=host, port=port, public_url=public_url)
+    else:
+        say_how(port, public_url)
+        _serve_many(file, host, port, workers, reload)
+
+
+def _serve_many(file: Path | None, host: str, port: int, workers: int, reload: bool) -> None:
+    """Let uvicorn start other processes, which import the App for themselves."""
+    import uvicorn
+
+    if file is None:
+        uvicorn.run("firstword:App", factory=True, host=host, port=port, workers=workers, reload=reload, **options())
+    else:
+        folder = str(file.resolve().parent)
+        uvicorn.run(
+            f"{file.stem}:app",
+            app_dir=folder,
+            host=host,
+            port=port,
+            workers=workers,
+            reload=reload,
+            reload_dirs=[folder] if reload else None,
+            **options(),
+        )
+
+
+def _load(file: Path) -> App:
+    """Return the `app` of a Python file. Raises ConfigError when there is none."""
+    if not file.is_file():
+        raise ConfigError(f"There is no file {str(file)!r}.", hint="firstword serve custom_llm.py")
+    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{str(file)!r} is not a Python file.", hint="firstword serve custom_llm.py")
+    sys.path.insert(0, str(file.resolve().parent))  # the file may import its neighbours
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    app: Any = getattr(module, "app", None)
+    if not isinstance(app, App):
+        raise ConfigError(f"{str(file)!r} has no `app`.", hint="write `app = App()` in it")
+    return app
+
+
+def main() -> None:
+    """Run the command."""
+    cli()

@@ -1,0 +1,229 @@
+"""Every way a turn can go wrong, as one tree.
+
+Each class answers three questions: whose fault it is, which HTTP status it is, and whether another
+model may be tried. A message says what happened in one sentence; `hint` says how to mend it.
+Neither ever holds a key, a caller's words or a traceback: both are shown to people.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class Error(Exception):
+    """Base of all errors of firstword; never raised itself.
+
+    `status` is the HTTP status a caller sees, `type` and `code` the words of the OpenAI error body.
+    `detail` is for the operator's log and never shown to a caller: a host name, an errno.
+    """
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, hint: str | None = None, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+    def body(self) -> dict[str, Any]:
+        """Return the OpenAI-shaped body, `{"error": {message, type, param, code}}`."""
+        return {"error": {"message": str(self), "type": self.type, "param": None, "code": self.code}}
+
+    def headers(self) -> dict[str, str]:
+        """Return what a client that retries must know: `x-should-retry`, `retry-after`."""
+        return {}
+
+
+class ConfigError(Error):
+    """A setting is wrong. Raised at start only; names the setting and the mend."""
+
+
+# --- downstream's fault: an HTTP status, nobody else is asked -------------------------------------
+
+
+class RequestError(Error):
+    """The request cannot be served as it was sent; `param` names the field at fault."""
+
+    status = 400
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        body = super().body()
+        body["error"]["param"] = self.param
+        return body
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}
+
+
+class BadRequest(RequestError):
+    """The body is not what the API describes."""
+
+    code = "bad_request"
+
+
+class Unauthorized(RequestError):
+    """No key was sent, or not one of ours."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(RequestError):
+    """This caller may not be served here."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class NotFound(RequestError):
+    """There is nothing at this path."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, but not with this HTTP method; `allow` lists those that do."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: Sequence[str], hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.allow = tuple(allow)
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "allow": ", ".join(self.allow)}
+
+
+class RequestTimeout(RequestError):
+    """The caller was too slow to send the body."""
+
+    status = 408
+    code = "request_timeout"
+
+    def headers(self) -> dict[str, str]:
+        # The rest of the body may still come; nothing after it on this connection could be trusted.
+        return {"connection": "close"}
+
+
+class PayloadTooLarge(RequestError):
+    """The body is over the limit."""
+
+    status = 413
+    code = "payload_too_large"
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "connection": "close"}
+
+
+class TooManyRequests(RequestError):
+    """This caller has had its share; `retry_after` seconds from now there is more."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: float | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+    def headers(self) -> dict[str, str]:
+        if self.retry_after is None:
+            return {}
+        return {"retry-after": str(math.ceil(self.retry_after)), "retry-after-ms": str(round(self.retry_after * 1000))}
+
+
+# --- the model's fault: the next model, else the caller is told ------------------------------------
+
+
+class UpstreamError(Error):
+    """A model did not answer as it should. `model` is its name, `retryable` says whether another may be asked."""
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+    retryable = True
+
+    def __init__(self, message: str, *, model: str = "", hint: str | None = None, detail: str | None = None) -> None:
+        super().__init__(message, hint=hint, detail=detail)
+        self.model = model
+
+
+class UpstreamConnectError(UpstreamError):
+    """No connection could be made: refused, unknown host, TLS, or the proxy on the way."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamStatusError(UpstreamError):
+    """The model's server answered with an error status, or with an error as its first event.
+
+    `error` is the server's own error object, passed on as it came; `passed` are the headers
+    (`retry-after`, `retry-after-ms`, `x-should-retry`) that steer the client's own retries.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        error: Mapping[str, Any] | None = None,
+        passed: Mapping[str, str] | None = None,
+        model: str = "",
+        hint: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        super().__init__(message, model=model, hint=hint, detail=detail)
+        self.status = status
+        self.error = error
+        self.passed = dict(passed or {})
+        self.retryable = status in (408, 409, 429) or status >= 500
+
+    def body(self) -> dict[str, Any]:
+        return {"error": dict(self.error)} if self.error is not None else super().body()
+
+    def headers(self) -> dict[str, str]:
+        headers = dict(self.passed)
+        if not self.retryable:
+            headers.setdefault("x-should-retry", "false")
+        return headers
+
+
+class UpstreamTimeout(UpstreamError):
+    """A model was too slow. `phase` is `connect`, `first token`, `stall` or `turn`."""
+
+    status = 504
+    code = "upstream_timeout"
+
+    def __init__(
+        self, message: str, *, phase: str, model: str = "", hint: str | None = None, detail: str | None = None
+    ) -> None:
+        super().__init__(message, model=model, hint=hint, detail=detail)
+        self.phase = phase
+
+
+class UpstreamProtocolError(UpstreamError):
+    """What came back is no HTTP, no event stream, or over a limit."""
+
+    code = "upstream_protocol_error"
+
+
+class UpstreamTruncated(UpstreamError):
+    """The stream ended with neither `finish_reason` nor `[DONE]`: words are missing."""
+
+    code = "upstream_truncated"

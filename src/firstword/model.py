@@ -1,0 +1,187 @@
+"""Ask a model: one provider's request sent, its chunks streamed.
+
+Whatever can answer a turn is a `CallNext`: a model behind HTTP (`remote`), one in the process
+(`embedded`), or a function of the user's (`own`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from .chunk import Chunk
+from .clock import now
+from .errors import (
+    ConfigError,
+    Unauthorized,
+    UpstreamError,
+    UpstreamStatusError,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
+from .providers import Decoder, Embedded, Remote
+from .transport import Connection, Transport, split
+from .turn import CallNext, Send, Turn
+
+MAX_ERROR_BODY = 64 * 1024  # bytes of an error page that are worth reading
+MAX_LIST = 1024 * 1024  # bytes of a list of models
+LIST_TIMEOUT = 3.0  # seconds for it; the page is a help, not a turn
+END_GRACE = 0.5  # seconds for usage and `[DONE]` after the answer is whole; some servers never send them
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Something that can answer: a provider, a model's name there, and a key.
+
+    `name` is what its server calls it. `base_url` is the App's when left out, and `api_key` then too; a model
+    elsewhere needs a key of its own. Without any key the caller's goes through.
+    """
+
+    name: str
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    provider: str = "openai"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ConfigError("A model has no name.", hint="write Model('gpt-5-mini')")
+        if self.base_url is not None:
+            split(self.base_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a model may take, in seconds."""
+
+    first_token: float  # from asking to the first chunk that speaks
+    stall: float  # between two chunks after that
+
+
+def remote(
+    provider: Remote, name: str | None, base_url: str, api_key: str | None, transport: Transport, limits: Limits
+) -> CallNext:
+    """Return the model `name` behind `base_url`; None means the one that the turn names."""
+    origin, _ = split(base_url)
+
+    async def ask(turn: Turn, send: Send) -> None:
+        model = name or turn.model
+        key = api_key or turn.key
+        if key is None and not origin.is_loopback:
+            raise Unauthorized(
+                "No API key was sent.",
+                hint="send the header 'Authorization: Bearer <your provider's key>', or use the model 'demo'",
+            )
+        try:
+            await _exchange(turn, send, model, key)
+        except UpstreamStatusError as error:
+            if api_key and error.status in (401, 403):
+                # The caller has no say in the server's own key: its 401 would send them looking for theirs.
+                raise UpstreamStatusError(
+                    "The model's server did not accept the server's own key.",
+                    status=502,
+                    passed={"x-should-retry": "false"},
+                    model=model,
+                    hint="the operator of this server must check LLM_API_KEY",
+                    detail=origin.authority,
+                ) from None
+            error.model = error.model or model
+            raise
+        except UpstreamError as error:
+            error.model = error.model or model
+            raise
+
+    async def _exchange(turn: Turn, send: Send, model: str, key: str | None) -> None:
+        asked = turn.timeline.asked = now()
+        request = provider.request(turn, model=model, base_url=base_url, key=key)
+        connection = await transport.request(request, within=limits.first_token)
+        try:
+            turn.timeline.answered = now()
+            if connection.status != 200 or not provider.streams(connection.headers):
+                body = await _read_page(connection, asked + limits.first_token)
+                raise provider.refuse(connection.status, connection.headers, body, secret=key)
+            decoder = provider.decoder(turn, secret=key)
+            await _relay(turn, send, connection, decoder, limits, asked + limits.first_token)
+            connection.drain()
+        finally:
+            connection.release()
+
+    return ask
+
+
+async def _relay(
+    turn: Turn, send: Send, connection: Connection, decoder: Decoder, limits: Limits, deadline: float
+) -> None:
+    """Pass the answer on as it arrives. Raises UpstreamError when it does not come to its end."""
+    spoke = False
+    while not decoder.done:
+        phase = "stall" if spoke else "first token"
+        try:
+            data = await connection.read(deadline - now(), phase)
+        except (UpstreamTimeout, UpstreamTruncated):
+            if decoder.finished:
+                return  # every word is here; only the end mark is missing
+            raise
+        chunks = decoder.feed(data) if data else decoder.end()
+        for chunk in chunks:
+            if not spoke and chunk.speaks:
+                spoke = True
+                turn.timeline.spoke = now()
+            await send(chunk)
+        if decoder.failure is not None:
+            raise decoder.failure
+        if not data:
+            return
+        if chunks and spoke:
+            deadline = now() + limits.stall
+        if decoder.finished:
+            deadline = now() + END_GRACE
+
+
+async def _read_page(connection: Connection, deadline: float, limit: int = MAX_ERROR_BODY) -> bytes:
+    """Return the start of a response that is no stream."""
+    page = b""
+    try:
+        while len(page) < limit:
+            data = await connection.read(deadline - now())
+            if not data:
+                break
+            page += data
+    except UpstreamError:
+        pass  # the status says enough
+    return page
+
+
+def embedded(provider: Embedded) -> CallNext:
+    """Return the model that answers in the process, at its own pace."""
+
+    async def play(turn: Turn, send: Send) -> None:
+        turn.timeline.asked = turn.timeline.answered = now()
+        request = turn.request
+        if not turn.stream:
+            request = {**request, "stream_options": {"include_usage": True}}
+        for pause, data in provider.answer(request, id=turn.id, created=int(time.time())):
+            await asyncio.sleep(pause)  # also when it is 0: others must have their turn, and a hang-up its effect
+            chunk = Chunk(data)
+            if turn.timeline.spoke is None and chunk.speaks:
+                turn.timeline.spoke = now()
+            await send(chunk)
+
+    return play
+
+
+async def listed(provider: Remote, base_url: str, key: str | None, transport: Transport) -> list[dict[str, Any]]:
+    """Return the models that the server behind `base_url` lists; none when it does not say."""
+    try:
+        connection = await transport.request(provider.models(base_url=base_url, key=key), within=LIST_TIMEOUT)
+        try:
+            page = await _read_page(connection, now() + LIST_TIMEOUT, MAX_LIST)
+        finally:
+            connection.release()
+        models = msgspec.json.decode(page)["data"] if connection.status == 200 else []
+        return [model for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
+    except (UpstreamError, msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError):
+        return []

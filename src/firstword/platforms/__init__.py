@@ -1,0 +1,17 @@
+"""The dialects of voice engines, one pure file each: what a request of theirs means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ..turn import Turn
+
+
+class Platform(Protocol):
+    """Reads one voice engine's requests."""
+
+    def read(
+        self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
+    ) -> Turn:
+        """Return the turn that a request asks for; `body` is taken over. Raises BadRequest that names the field."""

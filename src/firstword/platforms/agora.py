@@ -1,0 +1,81 @@
+"""Agora's Conversational AI Engine: OpenAI's request, and around it what only the engine understands.
+
+Source: Agora's custom LLM documentation. What the engine adds is kept in `turn.engine` and never reaches a
+provider, because strict ones (Groq, Mistral) refuse a field that they do not know. A request without any of
+it is read as plain OpenAI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..turn import Turn
+from .openai import check
+
+# `vendor: custom` adds these to the root; the rest are the keys that integrators put into `llm.params` to say
+# who is on the line.
+ENGINE_FIELDS = ("turn_id", "timestamp", "interruptable")
+IDENTITY_FIELDS = ("session_id", "channel", "app_id", "user_uid", "agent_uid")
+MESSAGE_FIELDS = ("turn_id", "timestamp", "metadata")
+CONTEXT_MARKS = ("presence", "appId", "userId", "channel")
+
+
+class Agora:
+    """Read a request of Agora's engine, or of any client that speaks OpenAI's."""
+
+    def read(
+        self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
+    ) -> Turn:
+        """Return the turn; `body` is taken over. Raises BadRequest that names the field."""
+        _flatten_params(body)
+        check(body)
+        engine = {name: body.pop(name) for name in (*ENGINE_FIELDS, *IDENTITY_FIELDS) if name in body}
+        context = body.get("context")
+        if isinstance(context, dict) and any(mark in context for mark in CONTEXT_MARKS):
+            engine["context"] = body.pop("context")
+        # Side by side with the messages, so that messages[i] and engine["messages"][i] are the same one.
+        marks = [
+            {name: message.pop(name) for name in MESSAGE_FIELDS if name in message} for message in body["messages"]
+        ]
+        if any(marks):
+            engine["messages"] = marks
+        return Turn(
+            request=body,
+            stream=bool(body.get("stream")),
+            key=key,
+            headers=headers,
+            query=query,
+            path=path,
+            engine=engine,
+            session=_text(engine.get("session_id")),
+            user=_text(engine.get("user_uid")) or _speaker(marks),
+            channel=_text(engine.get("channel")),
+            number=engine["turn_id"] if isinstance(engine.get("turn_id"), int) else None,
+        )
+
+
+def _flatten_params(body: dict[str, Any]) -> None:
+    """Lift a nested `params` object, which some engine versions send, to the root; what stands there already wins."""
+    params = body.get("params")
+    if isinstance(params, dict):
+        del body["params"]
+        for name, value in params.items():
+            body.setdefault(name, value)
+
+
+def _speaker(marks: list[dict[str, Any]]) -> str | None:
+    """Return the uid of whoever spoke last."""
+    for mark in reversed(marks):
+        metadata = mark.get("metadata")
+        if isinstance(metadata, dict) and metadata.get("user"):
+            return _text(metadata["user"])
+    return None
+
+
+def _text(value: Any) -> str | None:
+    """Return an identity as text; engines send numbers as well."""
+    return str(value) if isinstance(value, (str, int)) and value != "" else None
+
+
+platform = Agora()

@@ -1,0 +1,78 @@
+"""The plain OpenAI chat.completions request: checked where the relay depends on it, else left exactly as it came.
+
+Sampling parameters and unknown fields are the provider's to judge. Image parts are brought into the one
+shape that providers understand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import BadRequest
+from ..turn import Turn
+
+
+class OpenAI:
+    """Read a request as the OpenAI API describes it."""
+
+    def read(
+        self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
+    ) -> Turn:
+        """Return the turn; `body` is taken over. Raises BadRequest that names the field."""
+        check(body)
+        return Turn(request=body, stream=bool(body.get("stream")), key=key, headers=headers, query=query, path=path)
+
+
+def check(body: dict[str, Any]) -> None:
+    """Check what the relay depends on, and bring image parts into OpenAI's shape. Raises BadRequest."""
+    _expect(body, "model", str, "a string")
+    _expect(body, "stream", bool, "true or false")
+    _expect(body, "stream_options", dict, "an object")
+    _expect(body, "tools", list, "a list")
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        said = "missing" if messages is None else "not a list"
+        raise BadRequest(f"`messages` is {said}.", param="messages", hint='send at least {"role": "user", ...} in it')
+    if not messages:
+        raise BadRequest("`messages` is empty.", param="messages", hint='send at least {"role": "user", ...} in it')
+    for position, message in enumerate(messages):
+        _check_message(message, f"messages[{position}]")
+
+
+def _expect(body: dict[str, Any], name: str, kind: type, said: str) -> None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise BadRequest(f"`{name}` is not {said}.", param=name)
+
+
+def _check_message(message: Any, where: str) -> None:
+    if not isinstance(message, dict):
+        raise BadRequest(f"`{where}` is not an object.", param=where)
+    if not isinstance(message.get("role"), str):
+        raise BadRequest(f"`{where}.role` is not a string.", param=f"{where}.role")
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, list):
+        raise BadRequest(f"`{where}.content` is not a string, a list of parts or null.", param=f"{where}.content")
+    for position, part in enumerate(content):
+        name = f"{where}.content[{position}]"
+        if not isinstance(part, dict):
+            raise BadRequest(f"`{name}` is not an object.", param=name)
+        if "image_url" in part or part.get("type") in ("image", "image_url"):
+            _normalise_image(part, name)
+
+
+def _normalise_image(part: dict[str, Any], where: str) -> None:
+    """Make `{"type": "image", "image_url": "https://..."}`, as Agora's own sample sends it, an OpenAI image part."""
+    image = part.get("image_url")
+    if isinstance(image, str):
+        image = {"url": image}
+    if not isinstance(image, dict) or not isinstance(image.get("url"), str) or not image["url"]:
+        raise BadRequest(f"`{where}.image_url.url` is missing.", param=f"{where}.image_url.url")
+    part["type"] = "image_url"
+    part["image_url"] = image
+
+
+platform = OpenAI()

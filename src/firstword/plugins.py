@@ -1,0 +1,36 @@
+"""Find a provider, platform or other wing by its name: one of our own files, else an entry point of another package.
+
+To add one is to add one file, `firstword/<kind>/<name>.py`, that holds an object named after the kind
+(`provider`, `platform`), or an entry point `<name>` in the group `firstword.<kind>`. There is no table to edit.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+from typing import Any
+
+from .errors import ConfigError
+
+
+def known(kind: str) -> list[str]:
+    """Return the names that `load` finds for a kind (`providers`, `platforms`), sorted."""
+    package = importlib.import_module(f"firstword.{kind}")
+    ours = (module.name for module in pkgutil.iter_modules(package.__path__))
+    # A file whose name starts with an underscore is a part of its neighbours, not a wing.
+    return sorted({name for name in ours if not name.startswith("_")} | set(_entry_points(kind)))
+
+
+def load(kind: str, name: str) -> Any:
+    """Return the object `name` of a kind. Raises ConfigError that names what is known."""
+    if name in known(kind):
+        others = _entry_points(kind)
+        if name in others:
+            return others[name].load()
+        return getattr(importlib.import_module(f"firstword.{kind}.{name}"), kind.removesuffix("s"))
+    raise ConfigError(f"There is no {kind.removesuffix('s')} {name!r}.", hint=f"one of: {', '.join(known(kind))}")
+
+
+def _entry_points(kind: str) -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group=f"firstword.{kind}")}

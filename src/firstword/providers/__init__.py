@@ -1,0 +1,63 @@
+"""The dialects of LLM APIs, one pure file each: what to send for a turn, and what the bytes that come back mean.
+
+A provider that is reached over HTTP has `request`, `streams`, `refuse` and `decoder` (see `openai.py`); one that
+answers in the process has `answer` (see `demo.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from ..chunk import Chunk
+from ..errors import UpstreamError
+from ..turn import Turn
+from ..wire import HttpRequest
+
+
+class Decoder(Protocol):
+    """What one response says, read as its bytes come. One decoder a response."""
+
+    failure: UpstreamError | None  # set once the response has failed; what was fed before it still counts
+    done: bool  # the response said that it is over
+    finished: bool  # the answer is whole, though more (usage, the end mark) may follow
+    skipped: int  # events that could not be understood
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Return the chunks that end in `data`."""
+
+    def end(self) -> list[Chunk]:
+        """Take the end of the body; sets `failure` when words are missing."""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A provider that is reached over HTTP."""
+
+    base_url: str  # where it is when nobody says otherwise
+
+    def request(self, turn: Turn, *, model: str, base_url: str, key: str | None) -> HttpRequest:
+        """Return what to send for a turn."""
+
+    def models(self, *, base_url: str, key: str | None) -> HttpRequest:
+        """Return the request for the list of models."""
+
+    def streams(self, headers: Mapping[str, str]) -> bool:
+        """True when a 200 with these headers (names in lower case) is an event stream."""
+
+    def refuse(self, status: int, headers: Mapping[str, str], body: bytes, *, secret: str | None) -> UpstreamError:
+        """Return the error that any other response means; `secret` never stands in it."""
+
+    def decoder(self, turn: Turn, *, secret: str | None) -> Decoder:
+        """Return the reader of one response."""
+
+
+@runtime_checkable
+class Embedded(Protocol):
+    """A provider that answers in the process."""
+
+    def answer(self, request: Mapping[str, Any], *, id: str, created: int) -> Iterator[tuple[float, dict[str, Any]]]:
+        """Yield the reply as (seconds to wait before it, one chunk)."""
+
+
+Provider = Remote | Embedded

@@ -1,0 +1,107 @@
+"""What a provider's error says: its status and its own words, without keys or tracebacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..errors import UpstreamError, UpstreamProtocolError, UpstreamStatusError
+
+MAX_MESSAGE = 2000  # characters; what is longer is a page, not a sentence
+PASSED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+
+# Errors within a 200 name no status; these are the `type` and `code` words that OpenAI and its likenesses use.
+STATUS_OF = {
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "server_error": 500,
+    "api_error": 500,
+    "overloaded_error": 503,
+    "timeout": 504,
+}
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes, *, secret: str | None) -> UpstreamError:
+    """Return the error of a whole response that is no event stream."""
+    passed = {name: headers[name] for name in PASSED_HEADERS if name in headers}
+    value = _error_in(body)
+    if value is not None:
+        return read_error(value, secret=secret, status=status if status >= 400 else None, passed=passed)
+    if status >= 400:
+        return UpstreamStatusError(f"The model's server answered with status {status}.", status=status, passed=passed)
+    if status >= 300:
+        return UpstreamProtocolError(
+            "The model's server answered with a redirect.",
+            hint="set LLM_BASE_URL to where it leads; keys do not follow",
+        )
+    return UpstreamProtocolError(
+        "The model's server answered with a page where an event stream was asked for.",
+        hint="check that LLM_BASE_URL is the API's root, as in https://api.openai.com/v1",
+    )
+
+
+def read_error(
+    value: Any, *, secret: str | None, status: int | None = None, passed: Mapping[str, str] | None = None
+) -> UpstreamStatusError:
+    """Return the error that an `error` value means: an object, or a bare string. Its unknown fields are kept."""
+    error = dict(value) if isinstance(value, dict) else {"message": value}
+    message = error.get("message")
+    if not isinstance(message, str) or not message or "Traceback (most recent call last)" in message:
+        message = "The model's server reported an error."
+    error = {
+        **{name: _cleaned(field, secret) for name, field in error.items()},
+        "message": _cleaned(message[:MAX_MESSAGE], secret),
+        "type": error["type"] if isinstance(error.get("type"), str) else "upstream_error",
+        "param": error.get("param"),
+        "code": error.get("code"),
+    }
+    return UpstreamStatusError(error["message"], status=status or _status(error), error=error, passed=passed)
+
+
+def _error_in(body: bytes) -> Any:
+    """Return what a JSON body says went wrong, or None."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(value, list) and value:  # Gemini's compatible endpoint puts it into a list
+        value = value[0]
+    if not isinstance(value, dict):
+        return None
+    # FastAPI's servers say `detail`; a few say only `message`.
+    return value.get("error") or value.get("detail") or (value.get("message") and value)
+
+
+def _status(error: Mapping[str, Any]) -> int:
+    for name in ("status", "code", "type"):
+        word = error.get(name)
+        if isinstance(word, str) and word in STATUS_OF:
+            return STATUS_OF[word]
+        number = int(word) if isinstance(word, str) and word.isdecimal() and len(word) == 3 else word
+        if isinstance(number, int) and 400 <= number < 600:
+            return number
+    return 502
+
+
+def _cleaned(value: Any, secret: str | None) -> Any:
+    """Return a JSON value with the key, should the server have echoed it, made unreadable."""
+    if not secret:
+        return value
+    if isinstance(value, str):
+        return value.replace(secret, "***")
+    if isinstance(value, list):
+        return [_cleaned(each, secret) for each in value]
+    if isinstance(value, dict):
+        return {name: _cleaned(each, secret) for name, each in value.items()}
+    return value

@@ -1,0 +1,188 @@
+"""The server: a bare ASGI application with one hot route, and the ordinary pages beside it.
+
+One task per turn. Whatever ends first, the turn or the caller's patience, ends the other; a turn that is
+cancelled has closed its upstream connection before its task is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..admission import Gate
+from ..clock import now, timeout
+from ..errors import Error, MethodNotAllowed, RequestError, UpstreamTimeout
+from ..platforms import Platform
+from ..turn import CallNext, Turn
+from .pages import Info, Pages
+from .request import Gone, read_body, read_headers, read_json, read_query
+from .writers import ASGISend, EventWriter, ObjectWriter, send_json
+
+log = logging.getLogger("firstword")
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+AfterTurn: TypeAlias = Callable[[Turn], Awaitable[None]]
+
+# The last four are what comes of pasting a full URL where a base URL was asked for; users of Vapi and ElevenLabs do.
+_TAIL = "/chat/completions"
+CHAT_PATHS = frozenset(
+    {_TAIL, f"/v1{_TAIL}", _TAIL + _TAIL, f"/v1{_TAIL}{_TAIL}", f"{_TAIL}/v1{_TAIL}", f"/v1{_TAIL}/v1{_TAIL}"}
+)
+
+FAIL_TIMEOUT = 1.0  # seconds to tell a caller that the turn failed; one who does not read is left
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one turn may take: bytes of body, seconds for the body and for the whole turn."""
+
+    max_body: int
+    body_timeout: float
+    turn_timeout: float
+
+
+class Server:
+    """The ASGI application. `handler` answers turns; `after` hears of each one when it is over."""
+
+    def __init__(
+        self,
+        handler: CallNext,
+        *,
+        platform: Platform,
+        gate: Gate,
+        bounds: Bounds,
+        info: Info,
+        after: AfterTurn | None = None,
+        debug: bool = False,
+    ) -> None:
+        self._handler = handler
+        self._platform = platform
+        self._gate = gate
+        self._bounds = bounds
+        self._after = after
+        self._debug = debug
+        self._pages = Pages(gate, info)
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: ASGISend) -> None:
+        if scope["type"] == "http":
+            path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+            if path not in CHAT_PATHS:
+                await self._pages.answer(path, scope, send)
+            else:
+                await self._chat_completions(scope, receive, send, now())
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def drain(self) -> None:
+        """Wait for the jobs of turns that are over."""
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    async def _chat_completions(self, scope: Scope, receive: Receive, send: ASGISend, received: float) -> None:
+        try:
+            turn = await self._read_turn(scope, receive, received)
+        except RequestError as error:
+            log.info("request refused status=%d code=%s", error.status, error.code)
+            await send_json(send, error.status, error.body(), error.headers())
+            return
+        except Gone:
+            return
+        writer = EventWriter(turn, send, keep=self._after is not None) if turn.stream else ObjectWriter(turn, send)
+        # Two tasks, so that whichever ends first can end the other; both are over when this returns.
+        answer = asyncio.create_task(self._answer(turn, writer))
+        gone = asyncio.create_task(_hang_up(receive))
+        try:
+            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answer.cancel()
+            gone.cancel()
+            await asyncio.gather(answer, gone, return_exceptions=True)
+            self._end(turn, writer.status, hung_up=answer.cancelled())
+
+    async def _read_turn(self, scope: Scope, receive: Receive, received: float) -> Turn:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"{_TAIL} takes POST.", allow=["POST"])
+        headers = read_headers(scope["headers"])
+        key = self._gate.admit(headers, scope.get("client"))
+        admitted = now()
+        bounds = self._bounds
+        body = await read_body(receive, headers, limit=bounds.max_body, within=bounds.body_timeout)
+        query = read_query(scope.get("query_string", b""))
+        turn = self._platform.read(read_json(body), headers=headers, query=query, path=scope["path"], key=key)
+        turn.timeline.received = received
+        turn.timeline.admitted = admitted
+        turn.timeline.prepared = now()
+        return turn
+
+    async def _answer(self, turn: Turn, writer: EventWriter | ObjectWriter) -> None:
+        """Answer one turn: exactly one ending, whatever happens."""
+        limit = self._bounds.turn_timeout
+        try:
+            async with timeout(limit - (now() - turn.timeline.received)):
+                await self._handler(turn, writer.send)
+                await writer.close()
+            return
+        except Error as error:
+            turn.error = error
+        except (TimeoutError, asyncio.TimeoutError):
+            turn.error = UpstreamTimeout(f"The turn was not over within {limit:g} seconds.", phase="turn")
+        except Exception as error:
+            self._log_bug(turn, error)
+            turn.error = Error("The server made a mistake.", hint=f"its operator finds it in the log as {turn.id}")
+        try:
+            async with timeout(FAIL_TIMEOUT):
+                await writer.fail(turn.error)
+        except Exception:
+            log.info("caller does not read id=%s", turn.id)
+
+    def _end(self, turn: Turn, status: int, *, hung_up: bool) -> None:
+        """Note the end of a turn, and start what comes after it, off the reply's path."""
+        timeline = turn.timeline
+        timeline.ended = now()
+        spoke = -1.0 if timeline.spoke is None else timeline.spoke - timeline.received
+        error = turn.error
+        log.log(
+            logging.INFO if error is None else logging.WARNING,
+            "turn ended id=%s status=%d outcome=%s first_word=%.4f seconds=%.4f%s",
+            turn.id,
+            status,
+            "hung_up" if hung_up else "answered" if error is None else error.code or error.type,
+            spoke,
+            timeline.ended - timeline.received,
+            f" host={error.detail}" if error is not None and error.detail else "",
+        )
+        if self._after is not None:
+            job = asyncio.create_task(self._run_after(self._after, turn))
+            self._jobs.add(job)
+            job.add_done_callback(self._jobs.discard)
+
+    async def _run_after(self, after: AfterTurn, turn: Turn) -> None:
+        try:
+            await after(turn)
+        except Exception as error:
+            self._log_bug(turn, error)
+
+    def _log_bug(self, turn: Turn, error: Exception) -> None:
+        """Log where a mistake was made; what it says may be a caller's words, so only on request."""
+        if self._debug:
+            log.error("mistake id=%s", turn.id, exc_info=error)
+            return
+        places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        log.error(
+            "mistake id=%s type=%s at=%s hint: FIRSTWORD_DEBUG=1 shows what it says",
+            turn.id,
+            type(error).__name__,
+            " > ".join(places[-4:]),
+        )
+
+
+async def _hang_up(receive: Receive) -> None:
+    """Return when the caller is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

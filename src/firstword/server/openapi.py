@@ -1,0 +1,192 @@
+"""The OpenAPI document of the server's routes, and the page that shows it. A test holds both against the routes."""
+
+from __future__ import annotations
+
+import html
+import json
+from functools import lru_cache
+from typing import Any
+
+_ERRORS = {
+    "400": "The request is not understood; `param` names the field.",
+    "401": "No key was sent, or a wrong one.",
+    "403": "This caller may not be served here.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is over the limit (20 MiB unless set otherwise).",
+    "429": "The provider's or the server's limit is reached; `retry-after` says when to come back.",
+    "500": "The server made a mistake; the log has it under the request's id.",
+    "502": "The model could not be reached, or what it sent is no answer.",
+    "503": "The model's server is overloaded, in its own words.",
+    "504": "The model was too slow.",
+}
+
+_EXAMPLE = {
+    "model": "demo",
+    "stream": True,
+    "messages": [{"role": "user", "content": "Hello, how are you?"}],
+}
+
+
+def _page_of(summary: str, kind: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": {kind: {"schema": schema}}}, **more},
+    }
+
+
+def _error(description: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {"description": description, "content": content}
+
+
+def _chat(summary: str, operation: str) -> dict[str, Any]:
+    chunk = {"$ref": "#/components/schemas/Chunk"}
+    events = {
+        "schema": {"type": "string", "description": "Events `data: {chunk}`, the last one `data: [DONE]`."},
+        "x-chunk": chunk,
+    }
+    whole = {"schema": {"$ref": "#/components/schemas/Completion"}}
+    request = {"schema": {"$ref": "#/components/schemas/Request"}, "example": _EXAMPLE}
+    return {
+        "post": {
+            "operationId": operation,
+            "summary": summary,
+            "security": [{"bearer": []}, {"apiKey": []}, {"xApiKey": []}, {}],
+            "requestBody": {"required": True, "content": {"application/json": request}},
+            "responses": {
+                "200": {
+                    "description": "The answer: events while it comes with `stream: true`, else one object.",
+                    "content": {"text/event-stream": events, "application/json": whole},
+                },
+                **{status: _error(text) for status, text in _ERRORS.items()},
+            },
+        }
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    text = {"type": "string"}
+    nullable = {"type": ["string", "null"]}
+    part = {
+        "type": "object",
+        "description": 'A part: `{"type": "text"}` with `text`, or `{"type": "image_url"}` with `image_url.url`.',
+        "properties": {"type": text, "text": text, "image_url": {"type": ["object", "string"]}},
+    }
+    message = {
+        "type": "object",
+        "required": ["role"],
+        "properties": {
+            "role": {**text, "description": "system, developer, user, assistant, tool, ..."},
+            "content": {"anyOf": [text, {"type": "array", "items": part}, {"type": "null"}]},
+        },
+    }
+    choice: dict[str, Any] = {"type": "object", "properties": {"index": {"type": "integer"}, "finish_reason": nullable}}
+    reply = {"id": text, "object": text, "created": {"type": "integer"}, "model": text}
+    error = {"message": text, "type": text, "param": nullable, "code": {"type": ["string", "integer", "null"]}}
+
+    def with_choices(name: str) -> dict[str, Any]:
+        own = {**choice, "properties": {**choice["properties"], name: {"type": "object"}}}
+        return {
+            "type": "object",
+            "required": ["id", "choices"],
+            "properties": {**reply, "choices": {"type": "array", "items": own}, "usage": {"type": ["object", "null"]}},
+        }
+
+    return {
+        "Request": {
+            "type": "object",
+            "required": ["messages"],
+            "description": "OpenAI's chat.completions request. Every other field goes to the model as it is.",
+            "properties": {
+                "messages": {"type": "array", "minItems": 1, "items": message},
+                "model": nullable,
+                "stream": {"type": ["boolean", "null"], "default": False},
+                "stream_options": {"type": ["object", "null"]},
+                "tools": {"type": ["array", "null"], "items": {"type": "object"}},
+            },
+        },
+        "Chunk": with_choices("delta"),
+        "Completion": with_choices("message"),
+        "Error": {
+            "type": "object",
+            "required": ["error"],
+            "properties": {"error": {"type": "object", "required": ["message", "type"], "properties": error}},
+        },
+    }
+
+
+@lru_cache(maxsize=1)
+def document() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
+    models = _page_of("The models that a request may name.", "application/json", {"type": "object"})
+    models["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403")})
+    status = {"type": "object", "properties": {"status": {"type": "string"}}}
+    ready = {"description": "No model is within reach.", "content": {"application/json": {"schema": status}}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "firstword",
+            "version": "1",
+            "description": "The custom LLM server for voice agents: any OpenAI-compatible model behind one URL.",
+        },
+        "servers": [{"url": "./"}],
+        "paths": {
+            "/chat/completions": _chat("Answer a turn.", "chat"),
+            "/v1/chat/completions": _chat("The same, where clients add /v1.", "chat_v1"),
+            "/models": {"get": models},
+            "/v1/models": {"get": models},
+            "/health": {"get": _page_of("The process runs.", "application/json", status)},
+            "/ready": {"get": _page_of("The process can serve.", "application/json", status, **{"503": ready})},
+            "/docs": {"get": _page_of("This documentation, as a page.", "text/html", {"type": "string"})},
+            "/openapi.json": {"get": _page_of("This documentation, as data.", "application/json", {"type": "object"})},
+        },
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "api-key"},
+                "xApiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+    }
+
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; }
+h2 { margin: 2.5rem 0 .3rem; font-size: 1.1rem; } h2 b { color: #0a7d4f; }
+pre { background: #8881; padding: 1rem; overflow-x: auto; border-radius: .5rem; }
+td { padding: .15rem 1rem .15rem 0; vertical-align: top; } code { font-size: .95em; }
+"""
+
+
+@lru_cache(maxsize=1)
+def page() -> str:
+    """Return the document as one HTML page: no script, nothing fetched from elsewhere."""
+    parts = []
+    for path, methods in document()["paths"].items():
+        for method, operation in methods.items():
+            parts.append(f"<h2><b>{method.upper()}</b> <code>{html.escape(path)}</code></h2>")
+            parts.append(f"<p>{html.escape(operation['summary'])}</p><table>")
+            for status, response in operation["responses"].items():
+                parts.append(f"<tr><td><code>{status}</code></td><td>{_marked(response['description'])}</td></tr>")
+            parts.append("</table>")
+    body = html.escape(json.dumps(_EXAMPLE))
+    curl = (
+        "curl -N http://localhost:8000/chat/completions \\\n"
+        "  -H 'Content-Type: application/json' -H 'Authorization: Bearer KEY' \\\n"
+        f"  -d '{body}'"
+    )
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>firstword</title>'
+        '<meta name="viewport" content="width=device-width">'
+        f"<style>{_STYLE}</style><h1>firstword</h1><p>{html.escape(document()['info']['description'])} "
+        f'The whole description, for programs: <a href="openapi.json">openapi.json</a>.</p><pre>{curl}</pre>'
+        f"{''.join(parts)}</html>"
+    )
+
+
+def _marked(text: str) -> str:
+    """Escape text, and show what stands in backquotes as code."""
+    pieces = html.escape(text).split("`")
+    return "".join(f"<code>{piece}</code>" if place % 2 else piece for place, piece in enumerate(pieces))

@@ -1,0 +1,120 @@
+"""Read one HTTP request: its headers, its body within bounds, its JSON with a clear word on what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from ..clock import timeout
+from ..errors import BadRequest, PayloadTooLarge, RequestTimeout
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+_decode = msgspec.json.Decoder().decode
+
+
+class Gone(Exception):
+    """The caller hung up before the request was whole; there is nobody to answer."""
+
+
+def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by lower-case name; of repeated ones the last."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+
+
+def read_query(raw: bytes) -> dict[str, str]:
+    """Return the query's values by name; of repeated ones the last."""
+    return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True)) if raw else {}
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], *, limit: int, within: float) -> bytes:
+    """Return the whole body: at most `limit` bytes, in at most `within` seconds.
+
+    Raises PayloadTooLarge, RequestTimeout, or Gone.
+    """
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > limit:
+        raise _too_large(limit)
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise BadRequest("The body is compressed.", hint="send it without a content-encoding")
+    message = await receive()
+    if not message.get("more_body") and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")  # nearly always: one message, and no clock needed
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    try:
+        async with timeout(within):
+            return await _read_rest(receive, message, limit)
+    except (TimeoutError, asyncio.TimeoutError):
+        raise RequestTimeout(f"The body did not arrive within {within:g} seconds.") from None
+
+
+async def _read_rest(receive: Receive, message: Mapping[str, Any], limit: int) -> bytes:
+    body = bytearray()
+    while message["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return bytes(body)
+        message = await receive()
+    raise Gone
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The body is larger than {limit} bytes.", hint="send smaller images, or raise FIRSTWORD_MAX_BODY"
+    )
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in `body`. Raises BadRequest that says where it is wrong, never what it holds."""
+    try:
+        value = _decode(body)
+    except UnicodeDecodeError:
+        raise BadRequest("The body is not UTF-8.") from None
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadRequest(f"The body is not JSON: {_place(error)}.") from None
+    if not isinstance(value, dict):
+        raise BadRequest("The body is not a JSON object.", hint='send {"messages": [...]}')
+    # A key's quote and colon stand in no JSON string unescaped, so this cheap count betrays a key said twice.
+    if body.count(b'":') > _count_keys(value):
+        _refuse_duplicates(body)
+    return value
+
+
+def _place(error: Exception) -> str:
+    text = str(error).removeprefix("JSON is malformed: ").rstrip(".").lower()
+    return text if isinstance(error, msgspec.DecodeError) else "a number is out of range"
+
+
+def _count_keys(value: Any) -> int:
+    count = 0
+    pending = [value]
+    for each in pending:  # grows as it goes
+        if type(each) is dict:
+            count += len(each)
+            each = each.values()
+        pending += [inner for inner in each if type(inner) is dict or type(inner) is list]
+    return count
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    """Raise BadRequest when an object says a key twice: which of the two counts, two readers may see differently."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise BadRequest("The body says a key twice in one object.")
+
+    try:
+        json.loads(body, object_pairs_hook=check)
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.") from None

@@ -1,0 +1,121 @@
+"""Write a reply: as server-sent events while it comes, or as one JSON object when it is whole.
+
+The status line is held back until the first chunk that speaks. Until then an error still has a true HTTP
+status of its own; after it, the only error that clients understand is an event that says `error`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+import msgspec
+
+from ..chunk import Chunk
+from ..clock import now
+from ..errors import Error
+from ..turn import Turn
+from ..wire import DONE, frame
+from .collect import completion
+
+ASGISend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_HELD = 256 * 1024  # bytes of unspoken chunks (long reasoning) after which the reply starts all the same
+
+EVENT_STREAM = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect the events otherwise
+)
+
+
+async def send_json(send: ASGISend, status: int, value: Any, headers: Mapping[str, str]) -> None:
+    """Send one whole JSON response."""
+    await send_body(send, status, "application/json", msgspec.json.encode(value), headers)
+
+
+async def send_body(send: ASGISend, status: int, kind: str, body: bytes, headers: Mapping[str, str]) -> None:
+    """Send one whole response that no cache keeps."""
+    lines = {"content-type": kind, "cache-control": "no-store", "content-length": str(len(body)), **headers}
+    raw = [(name.encode("latin-1"), text.encode("latin-1", "replace")) for name, text in lines.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+class EventWriter:
+    """Write a streamed reply. `status` is 0 until the response has started."""
+
+    def __init__(self, turn: Turn, send: ASGISend, *, keep: bool) -> None:
+        self._turn = turn
+        self._asgi_send = send
+        self._keep = keep
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self.status = 0
+
+    async def send(self, chunk: Chunk) -> None:
+        """Write one chunk, at once when it speaks; returns when the caller's socket has room again."""
+        data = chunk.frame
+        if self._keep:
+            self._turn.reply.chunks.append(chunk)
+        if not self.status:
+            if not chunk.speaks and self._held_size < MAX_HELD:
+                self._held.append(data)
+                self._held_size += len(data)
+                return
+            data = await self._start(data)
+        await self._asgi_send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def close(self) -> None:
+        """End a whole reply."""
+        data = DONE if self.status else await self._start(DONE)
+        await self._asgi_send({"type": "http.response.body", "body": data})
+
+    async def fail(self, error: Error) -> None:
+        """End a reply that is not whole: a true status if none was sent, else an error event and no `[DONE]`."""
+        if not self.status:
+            self.status = error.status
+            await send_json(self._asgi_send, error.status, error.body(), _error_headers(self._turn, error))
+            return
+        data = frame(msgspec.json.encode(error.body()))
+        await self._asgi_send({"type": "http.response.body", "body": data})
+
+    async def _start(self, data: bytes) -> bytes:
+        """Send the status line; return what was held, with `data` behind it."""
+        self.status = 200
+        self._turn.timeline.sent = now()
+        headers = [*EVENT_STREAM, (b"x-request-id", self._turn.id.encode())]
+        await self._asgi_send({"type": "http.response.start", "status": 200, "headers": headers})
+        data = b"".join((*self._held, data))
+        self._held.clear()
+        return data
+
+
+class ObjectWriter:
+    """Write a reply in one piece. `status` is 0 until the response has started."""
+
+    def __init__(self, turn: Turn, send: ASGISend) -> None:
+        self._turn = turn
+        self._asgi_send = send
+        self.status = 0
+
+    async def send(self, chunk: Chunk) -> None:
+        """Keep one chunk."""
+        self._turn.reply.chunks.append(chunk)
+
+    async def close(self) -> None:
+        """Send the whole reply."""
+        whole = completion(self._turn.reply.chunks)
+        self.status = 200
+        self._turn.timeline.sent = now()
+        await send_json(self._asgi_send, 200, whole, {"x-request-id": self._turn.id})
+
+    async def fail(self, error: Error) -> None:
+        """Send the error; nothing was sent before."""
+        if not self.status:
+            self.status = error.status
+            await send_json(self._asgi_send, error.status, error.body(), _error_headers(self._turn, error))
+
+
+def _error_headers(turn: Turn, error: Error) -> dict[str, str]:
+    return {"x-request-id": turn.id, **error.headers()}

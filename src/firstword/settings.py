@@ -1,0 +1,85 @@
+"""What can be set from outside: environment variables, or a `.env` file in the working folder.
+
+Only `app` reads this; every other room takes plain arguments. Empty means unset.
+"""
+
+from __future__ import annotations
+
+import urllib.request
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .errors import ConfigError
+
+
+def _named(name: str) -> Any:
+    """A setting that has a name of the trade beside its own."""
+    return AliasChoices(name)
+
+
+class Settings(BaseSettings):
+    """Each field is a setting; its description is what the documentation says of it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FIRSTWORD_", env_file=".env", env_ignore_empty=True, extra="ignore", populate_by_name=True
+    )
+
+    base_url: str = Field(
+        "https://api.openai.com/v1",
+        validation_alias=_named("LLM_BASE_URL"),
+        description="Root of the OpenAI-compatible API behind the server.",
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        validation_alias=_named("LLM_API_KEY"),
+        description="The server's own key for the provider. Callers then need a gate key.",
+    )
+    model: str | None = Field(
+        None,
+        validation_alias=_named("LLM_MODEL"),
+        description="The model for a request that names none.",
+    )
+    keys: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list, description="Gate keys, separated by commas: who may call a server that holds a key."
+    )
+    open: bool = Field(False, description="Serve everybody although the server holds a key.")
+    platform: str = Field("agora", description="The dialect of requests: `agora` (reads plain OpenAI too) or `openai`.")
+    host: str = Field("0.0.0.0", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    max_body: int = Field(20 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
+    body_timeout: float = Field(15.0, gt=0, description="Seconds for the request's body to arrive.")
+    connect_timeout: float = Field(5.0, gt=0, description="Seconds to connect to the provider, TLS included.")
+    first_token_timeout: float = Field(15.0, gt=0, description="Seconds from asking the model to its first word.")
+    stall_timeout: float = Field(10.0, gt=0, description="Seconds of silence within an answer.")
+    turn_timeout: float = Field(120.0, gt=0, description="Seconds for a whole turn.")
+    warm: bool = Field(True, description="Connect to the provider at start, and stay connected.")
+    debug: bool = Field(False, description="Log exceptions with their messages, which may hold callers' words.")
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        return [key.strip() for key in value.split(",")] if isinstance(value, str) else value
+
+
+def load(**given: Any) -> Settings:
+    """Return the settings, those `given` (and not None) first. Raises ConfigError that names each wrong one."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        # Never pydantic's own text: it repeats the value, which may be a key.
+        wrong = "; ".join(f"{_env_name(str(each['loc'][0]))}: {each['msg'].lower()}" for each in error.errors())
+        raise ConfigError(f"A setting is wrong: {wrong}.", hint="see the configuration table in the README") from None
+
+
+def _env_name(field: str) -> str:
+    return field if field.isupper() else f"FIRSTWORD_{field.upper()}"
+
+
+def proxy_url(host: str) -> str | None:
+    """Return the proxy that `HTTPS_PROXY` and `NO_PROXY` name for an https host, as every Unix tool reads them."""
+    if urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get("https") or proxies.get("all")

@@ -1,0 +1,167 @@
+"""The one pool of outbound connections: kept alive, connected before they are needed, never shared by two turns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from ..clock import now
+from ..errors import UpstreamConnectError, UpstreamError
+from ..wire import HttpRequest
+from .connection import Connection
+from .dial import Origin, Proxy, dial, read_proxy, split
+
+__all__ = ["Connection", "Origin", "Proxy", "Transport", "read_proxy", "split"]
+
+log = logging.getLogger("firstword")
+
+IDLE_TIMEOUT = 50.0  # seconds; under the 60 s after which common balancers drop a silent connection
+STALE_WINDOW = 1.0  # seconds in which a kept connection that closes unheard was closed before it heard us
+MAX_WARM_PAUSE = 60.0  # seconds between tries to stay connected with an upstream that is away
+
+
+class Transport:
+    """Send requests to upstreams over connections that are reused. Use it from one event loop.
+
+    `connect_timeout` bounds names, TCP, proxy and TLS together; `idle_timeout` is how long an unused connection is
+    kept; `proxy_for` says which proxy, if any, leads to an origin.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float = 5.0,
+        idle_timeout: float = IDLE_TIMEOUT,
+        proxy_for: Callable[[Origin], Proxy | None] = lambda _: None,
+    ) -> None:
+        self._connect_timeout = connect_timeout
+        self._idle_timeout = idle_timeout
+        self._proxy_for = proxy_for
+        self._idle: dict[Origin, list[Connection]] = defaultdict(list)
+        self._open: dict[Origin, set[Connection]] = defaultdict(set)
+        self._closed_one: dict[Origin, asyncio.Event] = {}
+        self._warmers: dict[Origin, asyncio.Task[None]] = {}
+
+    async def request(self, request: HttpRequest, *, within: float) -> Connection:
+        """Send `request` and return its connection as soon as the response's head is there.
+
+        The caller ends with `release()` or `drain()`. `within` seconds count for the head, dialling included.
+        A kept connection that turns out to be closed is replaced once, by a new one; never when any byte came back.
+        Raises UpstreamError.
+        """
+        origin, target = split(request.url)
+        head = _head(request, origin, target)
+        deadline = now() + within
+        connection = self._take(origin)
+        if connection is not None:
+            started = now()
+            try:
+                return await self._exchange(connection, head, request.body, deadline)
+            except UpstreamConnectError:
+                if connection.heard or now() - started > STALE_WINDOW:
+                    raise
+        connection = await self._dial(origin, min(self._connect_timeout, deadline - now()))
+        return await self._exchange(connection, head, request.body, deadline)
+
+    async def _exchange(self, connection: Connection, head: bytes, body: bytes, deadline: float) -> Connection:
+        try:
+            await connection.send(head, body)
+            await connection.head(deadline - now())
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    async def reach(self, url: str) -> None:
+        """Make sure that there is an open connection to `url`'s origin. Raises UpstreamError when there can be none."""
+        origin, _ = split(url)
+        if not self._open[origin]:
+            self._keep(origin, await self._dial(origin, self._connect_timeout))
+
+    def keep_warm(self, url: str) -> None:
+        """From now on hold a connection to `url`'s origin ready, and make a new one when the last is lost."""
+        origin, _ = split(url)
+        if origin not in self._warmers:
+            self._closed_one[origin] = asyncio.Event()
+            self._warmers[origin] = asyncio.get_running_loop().create_task(self._stay_warm(origin, url))
+
+    async def close(self) -> None:
+        """Close everything, connections in use as well."""
+        warmers = list(self._warmers.values())
+        self._warmers.clear()
+        for warmer in warmers:
+            warmer.cancel()
+        await asyncio.gather(*warmers, return_exceptions=True)
+        for connections in list(self._open.values()):
+            for connection in list(connections):
+                connection.abort()
+
+    @property
+    def open_count(self) -> int:
+        """How many connections are open."""
+        return sum(map(len, self._open.values()))
+
+    @property
+    def in_use(self) -> int:
+        """How many connections are answering a turn, or ending one."""
+        return self.open_count - sum(map(len, self._idle.values()))
+
+    def _take(self, origin: Origin) -> Connection | None:
+        """Return the idle connection that was used last: the likeliest to be alive."""
+        idle = self._idle[origin]
+        return idle.pop() if idle else None
+
+    def _keep(self, origin: Origin, connection: Connection) -> None:
+        """Take an unused connection into the pool, until just before its peer would close it."""
+        hint = connection.keep_alive_hint
+        connection.evict_after(self._idle_timeout if hint is None else min(self._idle_timeout, max(hint - 1.0, 0.1)))
+        self._idle[origin].append(connection)
+
+    async def _dial(self, origin: Origin, within: float) -> Connection:
+        def on_closed(connection: Connection) -> None:
+            self._open[origin].discard(connection)
+            if connection in self._idle[origin]:
+                self._idle[origin].remove(connection)
+            if origin in self._closed_one:
+                self._closed_one[origin].set()
+
+        def make() -> Connection:
+            return Connection(lambda connection: self._keep(origin, connection), on_closed)
+
+        connection = await dial(origin, make, within=within, proxy=self._proxy_for(origin))
+        if connection.closed:
+            raise UpstreamConnectError("The model's server closed the connection at once.", detail=origin.authority)
+        self._open[origin].add(connection)
+        return connection
+
+    async def _stay_warm(self, origin: Origin, url: str) -> None:
+        pause = 1.0
+        closed_one = self._closed_one[origin]
+        while True:
+            closed_one.clear()
+            began = now()
+            try:
+                await self.reach(url)
+            except UpstreamError as error:
+                log.debug("upstream is not reachable host=%s reason=%r", error.detail, error.message)
+            else:
+                await closed_one.wait()
+                if now() - began > pause:
+                    pause = 1.0
+                    continue
+            # An upstream that is away, or that hangs up at once, is asked ever more rarely.
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, MAX_WARM_PAUSE)
+
+
+def _head(request: HttpRequest, origin: Origin, target: str) -> bytes:
+    """Return the request line and headers. Values hold no line breaks: nobody may add headers of their own."""
+    lines = [f"{request.method} {target} HTTP/1.1", f"host: {origin.authority}"]
+    lines += [f"{name}: {value}" for name, value in request.headers]
+    if request.body or request.method == "POST":
+        lines.append(f"content-length: {len(request.body)}")
+    if any("\r" in line or "\n" in line or "\0" in line for line in lines):
+        raise ValueError("a header value holds a line break")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -1,0 +1,304 @@
+"""One connection to an upstream: a request written, its response read as it arrives.
+
+An asyncio protocol around httptools. It holds one response at a time; what the upstream sends while no
+response is due ends the connection, so bytes can never reach another turn. Errors are firstword's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from ..errors import UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout, UpstreamTruncated
+
+MAX_HEAD = 64 * 1024  # bytes of status line and headers; real ones are about 1 kB
+HIGH_WATER = 256 * 1024  # bytes waiting for a slow caller before we stop reading from the upstream
+DRAIN_TIMEOUT = 1.0  # seconds for the end of a body whose words we already have
+DRAIN_BYTES = 64 * 1024  # more than this after the words is not worth a kept connection
+
+
+class Connection(asyncio.Protocol):
+    """One TCP or TLS connection; `on_idle` is called when it can take the next request, `on_closed` once at its end."""
+
+    def __init__(self, on_idle: Callable[[Connection], None], on_closed: Callable[[Connection], None]) -> None:
+        self._on_idle = on_idle
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[object] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None  # eviction when idle, the drain when ending
+        self.closed = False
+        self.uses = 0  # requests written so far
+        self.idle_since = 0.0
+        self._busy = False
+        self._draining = False
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget the last response."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._head_size = 0
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._drained = 0
+        self._paused = False
+        self._failure: Exception | None = None
+        self.heard = False  # any byte of this response came
+        self.head_done = False
+        self.ended = False  # the whole response is here
+        self._keeps_alive = False
+        self.status = 0
+        self.headers: dict[str, str] = {}  # names in lower case; of repeated ones the last
+
+    # --- asyncio's side --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy:
+            self.abort()
+            return
+        self.heard = True
+        if not self.head_done:
+            self._head_size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(UpstreamProtocolError("The model's server switched protocols, which nobody asked for."))
+        except httptools.HttpParserError:
+            # A callback of ours that raised has stored its own failure first.
+            self._fail(UpstreamProtocolError("The model's server sent a reply that is not HTTP."))
+        if not self.head_done and self._head_size > MAX_HEAD:
+            self._fail(
+                UpstreamProtocolError(f"The model's server sent response headers of more than {MAX_HEAD} bytes.")
+            )
+        if self._draining:
+            self._drained += len(data)
+            if self._drained > DRAIN_BYTES:
+                self.abort()
+            elif self.ended:
+                self._finish()
+        elif self._body_size > HIGH_WATER and not self._paused and not self.closed:
+            self._paused = True
+            assert self._transport is not None
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        return False  # close our side too: a half-open upstream has nothing more to say
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._stop_timer()
+        if not self.ended and self._failure is None:
+            if self.head_done and exc is None and self._ends_with_connection():
+                self.ended = True
+            elif self.head_done:
+                self._failure = UpstreamTruncated(
+                    "The model's server closed the connection in the middle of its answer."
+                )
+            else:
+                self._failure = UpstreamConnectError("The model's server closed the connection without an answer.")
+        self._wake()
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._on_closed(self)
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # --- httptools' side -------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.ended:
+            # A second response to one request: whose it is nobody can know.
+            self._fail(UpstreamProtocolError("The model's server answered one request twice."))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_done:  # trailers come after the body, and say nothing to us
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status == 101:
+            self._fail(UpstreamProtocolError("The model's server switched protocols, which nobody asked for."))
+        elif status < 200:
+            self.headers = {}  # 100 Continue, 103 Early Hints: the answer is still to come
+        else:
+            self.status = status
+            self.head_done = True
+
+    def on_body(self, data: bytes) -> None:
+        if self._draining:
+            return
+        self._body.append(data)
+        self._body_size += len(data)
+
+    def on_message_complete(self) -> None:
+        if self.head_done:
+            self.ended = True
+            # Asked here and not later: the parser forgets the headers as soon as this call returns.
+            self._keeps_alive = self._parser.should_keep_alive()
+
+    # --- the pool's side -------------------------------------------------------------------------
+
+    async def send(self, head: bytes, body: bytes) -> None:
+        """Write one request. Returns when the socket has taken it."""
+        assert self._transport is not None
+        self._stop_timer()
+        if self.uses:
+            self._reset()
+        self.uses += 1
+        self._busy = True
+        # One write for a turn's usual size, so that head and body share a packet; no copy of a large image.
+        if len(body) <= 64 * 1024:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        # An upstream may answer (413, 401) before it has read a large body: do not wait for the rest then.
+        while self._writable is not None and not self.heard and not self.closed:
+            await self._wait_writable()
+
+    async def _wait_writable(self) -> None:
+        self._waiter = self._loop.create_future()  # `heard` wakes it as well
+        assert self._writable is not None
+        await asyncio.wait((self._writable, self._waiter), return_when=asyncio.FIRST_COMPLETED)
+        self._waiter = None
+
+    async def head(self, within: float, phase: str = "first token") -> None:
+        """Wait for the response's status and headers; `within` seconds, else UpstreamTimeout.
+
+        Raises UpstreamError when there will be none.
+        """
+        deadline = self._loop.time() + within
+        while not self.head_done:
+            if self._failure is not None:
+                raise self._failure
+            await self._wait(deadline - self._loop.time(), phase)
+
+    async def read(self, within: float, phase: str = "stall") -> bytes:
+        """Return what has arrived of the body since the last call, at least one byte; empty at its end.
+
+        Raises UpstreamTruncated when the body was cut, UpstreamTimeout after `within` seconds without a byte.
+        """
+        deadline = self._loop.time() + within
+        while not self._body:
+            if self._failure is not None:
+                raise self._failure
+            if self.ended:
+                return b""
+            await self._wait(deadline - self._loop.time(), phase)
+        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self._body_size = 0
+        if self._paused:
+            self._paused = False
+            if not self.closed:
+                assert self._transport is not None
+                self._transport.resume_reading()
+        return data
+
+    def release(self) -> None:
+        """End the response here: a whole one keeps the connection, any other closes it. Harmless after `drain`."""
+        if self.closed or self._draining or not self._busy:
+            return
+        if self.ended and self._failure is None:
+            self._finish()
+        else:
+            self.abort()
+
+    def drain(self) -> None:
+        """End the response here, but let the last bytes of a body come in, so that the connection can be kept."""
+        if self.closed or self.ended or self._failure is not None or self._paused:
+            self.release()
+            return
+        self._draining = True
+        self._body.clear()
+        self._timer = self._loop.call_later(DRAIN_TIMEOUT, self.abort)
+
+    def abort(self) -> None:
+        """Close at once, unread bytes and all."""
+        if self._transport is not None and not self.closed:
+            self._transport.abort()
+            self.connection_lost(None)
+
+    def evict_after(self, seconds: float) -> None:
+        """Close after `seconds` of idleness."""
+        self.idle_since = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self.abort)
+
+    @property
+    def keep_alive_hint(self) -> float | None:
+        """The seconds of idleness that the peer's `keep-alive: timeout=` allows, when it says so."""
+        for part in self.headers.get("keep-alive", "").split(","):
+            name, _, value = part.strip().partition("=")
+            if name.lower() == "timeout" and value.isdigit():
+                return float(value)
+        return None
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _ends_with_connection(self) -> bool:
+        """True when the body has no length of its own, so that the close is its end."""
+        return (
+            "content-length" not in self.headers and "chunked" not in self.headers.get("transfer-encoding", "").lower()
+        )
+
+    def _finish(self) -> None:
+        self._stop_timer()
+        self._draining = False
+        if self._keeps_alive and self._failure is None:
+            self._busy = False
+            if self._paused:
+                self._paused = False
+                assert self._transport is not None
+                self._transport.resume_reading()
+            self._on_idle(self)
+        else:
+            self.abort()
+
+    def _fail(self, failure: Exception) -> None:
+        if self._failure is None:
+            self._failure = failure
+        self.abort()
+
+    async def _wait(self, within: float, phase: str) -> None:
+        waiter: asyncio.Future[object] = self._loop.create_future()
+        self._waiter = waiter
+        timer = self._loop.call_later(max(within, 0.0), _set_late, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+        if waiter.result() is _LATE:
+            raise UpstreamTimeout(f"The model was silent for too long ({phase}).", phase=phase)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_LATE = object()
+
+
+def _set_late(waiter: asyncio.Future[object]) -> None:
+    if not waiter.done():
+        waiter.set_result(_LATE)

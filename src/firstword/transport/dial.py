@@ -1,0 +1,182 @@
+"""Open a connection to an upstream: names, happy eyeballs, the proxy on the way, TLS.
+
+Everything that can go wrong here comes out as UpstreamConnectError or UpstreamTimeout. The words that a
+caller may see name no host; the host stands in `detail`, for the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote, urlsplit
+
+import aiohappyeyeballs
+
+from ..clock import timeout
+from ..errors import ConfigError, UpstreamConnectError, UpstreamTimeout
+from .connection import Connection
+
+HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried as well (RFC 8305, section 5)
+MAX_PROXY_HEAD = 16 * 1024  # bytes of a proxy's answer to CONNECT
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where connections are shared: scheme, host and port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """Host and port as a Host header says them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = 443 if self.scheme == "https" else 80
+        return host if self.port == default else f"{host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when the upstream is on this machine."""
+        return self.host == "localhost" or self.host == "::1" or self.host.startswith("127.")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy that makes tunnels (CONNECT), with its credentials."""
+
+    host: str
+    port: int
+    authorization: str | None = None
+
+
+@lru_cache(maxsize=256)
+def split(url: str) -> tuple[Origin, str]:
+    """Return a URL's origin and its request target. Raises ConfigError when it is no http(s) URL."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise ConfigError("The base URL is not an http or https URL.", hint="write it like https://api.openai.com/v1")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), target
+
+
+def read_proxy(url: str) -> Proxy:
+    """Read a proxy's URL. Raises ConfigError when it is not `http://[user:password@]host:port`."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConfigError("HTTPS_PROXY is not an http:// URL.", hint="write it like http://proxy.example:3128")
+    authorization = None
+    if parts.username:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(pair.encode()).decode()
+    return Proxy(parts.hostname, parts.port or 80, authorization)
+
+
+@lru_cache(maxsize=1)
+def trust() -> ssl.SSLContext:
+    """Return the TLS settings for every upstream: verified against the system's roots and Mozilla's, HTTP/1.1 only."""
+    import certifi
+
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())  # for systems that come without roots of their own
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def dial(origin: Origin, make: Callable[[], Connection], *, within: float, proxy: Proxy | None) -> Connection:
+    """Return a new open connection to `origin`, made by `make`, within `within` seconds.
+
+    Raises UpstreamConnectError or UpstreamTimeout; nothing is left open then, nor after a cancellation.
+    """
+    try:
+        async with timeout(within):
+            if proxy is None:
+                sock = await _connect(origin.host, origin.port)
+            else:
+                sock = await _tunnel(proxy, origin)
+            return await _dress(sock, origin, make)
+    except (TimeoutError, asyncio.TimeoutError):
+        raise UpstreamTimeout(
+            "The model's server did not take the connection in time.", phase="connect", detail=origin.authority
+        ) from None
+    except (OSError, ssl.SSLError) as error:  # gaierror, refused, reset, certificate: all OSError
+        raise UpstreamConnectError(
+            f"The model's server could not be reached: {_reason(error)}.",
+            hint="check LLM_BASE_URL, and the network between here and there",
+            detail=origin.authority,
+        ) from None
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a turn is one small write: never wait for an ACK
+    return sock
+
+
+async def _tunnel(proxy: Proxy, origin: Origin) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    sock = await _connect(proxy.host, proxy.port)
+    try:
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"Host: {host}:{origin.port}"]
+        if proxy.authorization:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        await loop.sock_sendall(sock, ("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            data = await loop.sock_recv(sock, 4096)
+            answer += data
+            if not data or len(answer) > MAX_PROXY_HEAD:
+                raise OSError("the proxy closed the connection")
+        status = answer.split(b" ", 2)[1:2]
+        if status != [b"200"]:
+            raise OSError(f"the proxy answered {b''.join(status).decode('ascii', 'replace')[:3]}")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _dress(sock: socket.socket, origin: Origin, make: Callable[[], Connection]) -> Connection:
+    """Put our protocol, and TLS where the origin asks for it, on a connected socket."""
+    loop = asyncio.get_running_loop()
+    try:
+        secure = origin.scheme == "https"
+        _, connection = await loop.create_connection(
+            make,
+            sock=sock,
+            ssl=trust() if secure else None,
+            server_hostname=origin.host if secure else None,
+        )
+    except BaseException:
+        sock.close()
+        raise
+    return connection
+
+
+def _reason(error: OSError) -> str:
+    """Say why in words that hold no address."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return "the TLS handshake failed"
+    if isinstance(error, socket.gaierror):
+        return "its name is unknown"
+    if isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower():
+        return "connection refused"
+    if isinstance(error, ConnectionResetError):
+        return "connection reset"
+    if str(error).startswith("the proxy"):
+        return str(error)
+    return (error.strerror or type(error).__name__).lower()

@@ -1,0 +1,135 @@
+"""The whole abstraction on one page: a turn, and how stages are put around the model that answers it.
+
+A turn is one coroutine call, `handler(turn, send)`. A stage is a function around the rest of the turn;
+it may act before, after, and, by passing on a `send` of its own, on every chunk between. So `try/finally`,
+timeouts and cancellation mean what they always mean, and a caller who hangs up cancels one task.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .chunk import Chunk
+from .clock import now
+from .errors import Error
+
+
+@dataclass(slots=True)
+class Timeline:
+    """When each thing happened, in seconds on the monotonic clock; None when it did not."""
+
+    received: float = field(default_factory=now)  # the request's head was read
+    admitted: float | None = None  # the key was accepted
+    prepared: float | None = None  # the body was read and understood
+    asked: float | None = None  # the request left for the model
+    answered: float | None = None  # the model's head came back
+    spoke: float | None = None  # the first chunk that speaks came from the model
+    sent: float | None = None  # the first byte left for the caller
+    ended: float | None = None  # the turn was over, however it ended
+
+
+@dataclass(slots=True)
+class Reply:
+    """What the caller was sent, filled in as the turn ends."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """All the words."""
+        return "".join(chunk.text for chunk in self.chunks)
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped; None when it was cut off."""
+        return next((chunk.finish_reason for chunk in reversed(self.chunks) if chunk.finish_reason), None)
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The provider's own count of tokens, when it sent one."""
+        return next((chunk.data["usage"] for chunk in reversed(self.chunks) if chunk.look().usage), None)
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """One request of a voice engine and our reply to it.
+
+    `request` is the body that goes to the model: change it, or `messages`, before the model is asked.
+    `engine` holds what only the voice engine understands (turn_id, timestamp, ...); it never goes to the model.
+    """
+
+    request: dict[str, Any]
+    stream: bool = True
+    key: str | None = None  # the caller's own key for the provider; None when the server holds the key
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
+    query: Mapping[str, str] = field(default_factory=dict)
+    path: str = "/chat/completions"
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    session: str | None = None  # who is on the line, as the engine says; None = unknown, so nothing is shared
+    user: str | None = None
+    channel: str | None = None
+    number: int | None = None  # the engine's turn_id
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    timeline: Timeline = field(default_factory=Timeline)
+    reply: Reply = field(default_factory=Reply)
+    error: Error | None = None  # how the turn failed, once it has
+    state: dict[str, Any] = field(default_factory=dict)  # for your own stages and hooks
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation as the model will see it."""
+        messages: list[dict[str, Any]] = self.request["messages"]
+        return messages
+
+    @messages.setter
+    def messages(self, messages: list[dict[str, Any]]) -> None:
+        self.request["messages"] = messages
+
+    @property
+    def model(self) -> str:
+        """The model that the request names; empty when it names none."""
+        return self.request.get("model") or ""
+
+    @model.setter
+    def model(self, name: str) -> None:
+        self.request["model"] = name
+
+    @property
+    def text(self) -> str:
+        """The last words of the caller; empty when there are none."""
+        for message in reversed(self.messages):
+            if message.get("role") == "user":
+                return words(message.get("content"))
+        return ""
+
+
+def words(content: Any) -> str:
+    """Return the text of a message's `content`: a string, a list of parts, or null."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    texts = (part.get("text") for part in content if isinstance(part, dict))
+    return " ".join(text for text in texts if isinstance(text, str))
+
+
+Send = Callable[[Chunk], Awaitable[None]]
+CallNext = Callable[[Turn, Send], Awaitable[None]]
+Stage = Callable[[Turn, Send, CallNext], Awaitable[None]]
+
+
+def compose(stages: Sequence[Stage], model: CallNext) -> CallNext:
+    """Nest `stages` around `model`, first outermost."""
+    for stage in reversed(stages):
+        model = _around(stage, model)
+    return model
+
+
+def _around(stage: Stage, call_next: CallNext) -> CallNext:
+    async def call(turn: Turn, send: Send) -> None:
+        await stage(turn, send, call_next)
+
+    return call

@@ -1,0 +1,57 @@
+"""What every test may ask for: a real upstream process, a real server around an App, a caller that counts bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from caller import Caller
+from served import Served
+
+from firstword import App
+from firstword.testing import Upstream
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_this_machine() -> None:
+    """A developer's own keys and proxies must not decide whether a test passes."""
+    for name in list(os.environ):
+        if name.startswith(("LLM_", "FIRSTWORD_", "OPENAI_")) or name.lower().endswith("_proxy"):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    """A scripted model in a process of its own; requests carry their scripts, so that all tests share it."""
+    with Upstream.start() as process:
+        yield process
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[App], Served]]:
+    """Serve Apps under uvicorn, each in a thread with a loop of its own."""
+    running: list[Served] = []
+
+    def start(app: App) -> Served:
+        running.append(Served(app))
+        return running[-1]
+
+    yield start
+    for served in running:
+        served.stop()
+
+
+@pytest.fixture
+def server(serve: Callable[[App], Served], upstream: Upstream) -> Served:
+    """The plain server that a new user runs, in front of the scripted model."""
+    return serve(App(base_url=upstream.base_url))
+
+
+@pytest.fixture
+def caller(server: Served) -> Caller:
+    """Somebody who calls `server`."""
+    return Caller(server.url)
