@@ -1,7 +1,8 @@
 /* Reads one streamed answer, as the bytes come, and checks it: HTTP/1.1, then server-sent events, then the chunks.
  *
  * Rules: strict, for a server that tears, merges, repeats or loses a chunk must not be timed as if it had served it.
- * Chunks must come in order, each once, then one finish_reason, then `[DONE]`, then the end of the body and nothing.
+ * Chunks must come in order, each once, then one finish_reason, then `[DONE]`, then the end of the body and nothing;
+ * and each must be of the turn that was asked for, not of another caller's.
  * The includer defines `heard`, which is told of every content chunk.
  */
 #ifndef ANSWER_H
@@ -20,16 +21,17 @@ struct answer {
     bool status_read, chunked;
     bool last; /* the connection will not be used again */
     bool finished, done;
+    int64_t id;         /* of the turn */
     long chunks, heard; /* content chunks: to come in all, so far */
     int64_t left;       /* bytes of the HTTP chunk still to come */
 };
 
 static void heard(struct answer *answer, int64_t sent, int64_t moment);
 
-static inline void answer_begin(struct answer *answer, long chunks) {
+static inline void answer_begin(struct answer *answer, int64_t id, long chunks) {
     struct bytes line = answer->line, event = answer->event;
     line.size = event.size = 0;
-    *answer = (struct answer){.line = line, .event = event, .chunks = chunks};
+    *answer = (struct answer){.line = line, .event = event, .id = id, .chunks = chunks};
 }
 
 static inline void answer_free(struct answer *answer) {
@@ -56,12 +58,19 @@ static inline const char *behind_key(const char *at, const char *end, const char
     return at < end ? at : NULL;
 }
 
+/* Reads `word` and the number behind it; -1 if that is not what stands there. */
+static inline int64_t number_behind(const char *word, const char **at, const char *end) {
+    size_t size = strlen(word);
+    if ((size_t)(end - *at) < size || memcmp(*at, word, size)) return -1;
+    *at += size;
+    return digits(at, end);
+}
+
 static inline bool hear_content(struct answer *answer, const char *at, const char *end, int64_t moment) {
     int64_t number = digits(&at, end);
-    if (number != answer->heard || end - at < 4 || memcmp(at, " at ", 4)) return false;
-    at += 4;
-    int64_t sent = digits(&at, end);
-    if (sent < 0 || sent > moment || answer->finished) return false;
+    int64_t id = number_behind(" of ", &at, end);
+    int64_t sent = number_behind(" at ", &at, end);
+    if (number != answer->heard || id != answer->id || sent < 0 || sent > moment || answer->finished) return false;
     answer->heard++;
     heard(answer, sent, moment);
     return true;

@@ -61,10 +61,14 @@ class Stats(msgspec.Struct):
     ended: list[tuple[int, int, int]]
 
 
+def compilers() -> list[str]:
+    """Return the names a C compiler may have here: the one in CC, else the usual ones."""
+    return [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+
+
 def find_compiler() -> str | None:
-    """Return the C compiler: the one named by CC, else the system's."""
-    names = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
-    return next((name for name in names if shutil.which(name)), None)
+    """Return the first compiler that is installed."""
+    return next((name for name in compilers() if shutil.which(name)), None)
 
 
 def missing() -> str | None:
@@ -72,7 +76,7 @@ def missing() -> str | None:
     if not sys.platform.startswith("linux"):
         return f"the load generator needs Linux (epoll): this is {sys.platform}"
     if find_compiler() is None:
-        return "the load generator needs a C compiler: none of cc, gcc, clang was found"
+        return f"the load generator needs a C compiler: {' or '.join(compilers())} was not found"
     return None
 
 
@@ -86,7 +90,7 @@ def build(folder: Path = BUILD, *, flags: Sequence[str] = FLAGS) -> None:
         program = folder / name
         if program.exists() and program.stat().st_mtime > changed:
             continue
-        command = [find_compiler() or "cc", *flags, "-o", str(program), str(FOLDER / f"{name}.c")]
+        command = [find_compiler() or compilers()[0], *flags, "-o", str(program), str(FOLDER / f"{name}.c")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InstrumentError(f"{name}.c does not compile: {done.stderr.strip()}")

@@ -26,7 +26,7 @@ struct conn {
     int fd, target;
     bool busy;
     struct bytes rest;
-    int64_t started, serial, id;
+    int64_t started, serial;
 };
 
 static struct {
@@ -116,7 +116,7 @@ static int write_request(const struct conn *conn, char *out, size_t room) {
                         "{\"role\":\"user\",\"content\":"
                         "\"bench(first_ms=%.0f chunks=%.0f gap_ms=%.0f id=%" PRId64 ")\"}],"
                         "\"stream\":true,\"temperature\":0.7,\"max_tokens\":256}",
-                        system, want.first_ms, want.chunks, want.gap_ms, conn->id);
+                        system, want.first_ms, want.chunks, want.gap_ms, conn->answer.id);
     return snprintf(out, room,
                     "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer bench\r\nAccept: text/event-stream\r\n"
                     "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
@@ -134,13 +134,12 @@ static void end_turn(struct conn *conn, enum outcome outcome) {
         numbers_add(&idle[conn->target], conn->fd);
 }
 
-/* Starts a turn that was to start at `moment`; its id is its number. */
+/* Starts a turn that was to start at `moment`; `id` is its own in this run. */
 static void begin_turn(int target, int64_t moment, int64_t id) {
     char request[4096];
     struct conn *conn = take_conn(target);
     conn->busy = true;
-    answer_begin(&conn->answer, (long)want.chunks);
-    conn->id = mode_is("cancel") ? id : 0; /* the upstream keeps a record of those that have one */
+    answer_begin(&conn->answer, id, (long)want.chunks);
     conn->serial = ++last_serial;
     conn->started = moment;
     speaking++;
@@ -155,7 +154,7 @@ static void begin_turn(int target, int64_t moment, int64_t id) {
 }
 
 static void drop_turn(struct conn *conn) {
-    numbers_add(&drops, conn->id);
+    numbers_add(&drops, conn->answer.id);
     numbers_add(&drops, now());
     end_turn(conn, DROPPED);
 }
@@ -226,7 +225,7 @@ static void run(void) {
     for (int64_t turn = 0;;) {
         if (mode_is("ttft") && !speaking && now() < measure_until && (!want.turns || (double)turn < want.turns)) {
             if (outcomes[REFUSED] + outcomes[BROKEN] > 100) return; /* nobody is there */
-            begin_turn((int)(turn % want.target_count), 0, 0);
+            begin_turn((int)(turn % want.target_count), 0, turn + 1);
             turn++;
             if (!speaking) continue;
         }

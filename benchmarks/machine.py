@@ -45,6 +45,13 @@ def stolen() -> tuple[int, int]:
     return fields[7], sum(fields[:8])
 
 
+def busy_seconds(core: int) -> float:
+    """Return how long `core` has worked for anybody, since the machine started."""
+    line = next(line for line in (PROC / "stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(int, line.split()[1:9])
+    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+
+
 def two_cores() -> tuple[int, int]:
     """Return a core for the server and one for the instruments, not two threads of one core if that can be avoided."""
     cores = sorted(os.sched_getaffinity(0))

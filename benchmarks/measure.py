@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .instruments import Figures, Upstream
-from .servers import Running
+from .servers import Running, Taken
 
 Row = dict[str, Any]
 
@@ -49,40 +49,45 @@ def _counts(figures: Figures) -> Row:
     return {name: getattr(figures, name) for name in names} | {"errors": figures.errors}
 
 
+def _taken(running: Running, before: Taken | None, turns: int) -> Row:
+    """Say what each turn took of the CPU since `before`, and what share of the server's core others took from it."""
+    after = running.taken()
+    if before is None or after is None:
+        return {"cpu_us_per_turn": None, "others_percent": None}
+    others = (after.others - before.others) / (after.moment - before.moment)
+    return {
+        "cpu_us_per_turn": round((after.own - before.own) / max(1, turns) * 1e6, 1),
+        "others_percent": round(100 * max(0.0, others), 1),
+    }
+
+
 def warm_up(running: Running) -> Row:
     """Serve some turns, so that what is made once is made; tell what the start took."""
     running.load({"mode": "ttft", "turns": 300, "seconds": 1})
-    taken = running.usage().memory_bytes
-    return {"first_turn_after_s": round(running.first_turn_after, 3), "memory_mb": round(taken / 2**20, 1)}
+    return {"first_turn_after_s": running.first_turn_after, "memory_mb": running.memory_mb()}
 
 
 def first_token(running: Running, upstream: Upstream, *, seconds: float) -> Row:
     """Time the first token of one client's turns; every other turn goes past the server, straight to the upstream."""
-    before = running.usage()
+    before = running.taken()
     figures = running.load({"mode": "ttft", "beside": upstream.address, "seconds": seconds})
-    cpu = running.usage().cpu_seconds - before.cpu_seconds
+    taken = _taken(running, before, (figures.turns + 1) // 2)
     through, direct = spread("ttft", "us", figures.first_ns), spread("direct", "us", figures.beside_ns)
     added = {
         f"added_{label}_us": _less(through[f"ttft_{label}_us"], direct[f"direct_{label}_us"])
         for label in ("p50", "p90", "p99")
     }
-    served = max(1, (figures.turns + 1) // 2)
-    return {**_counts(figures), **through, **direct, **added, "cpu_us_per_turn": round(cpu / served * 1e6, 1)}
+    return {**_counts(figures), **through, **direct, **added, **taken}
 
 
 def voice(running: Running, upstream: Upstream, *, streams: int, seconds: float) -> Row:
     """Let `streams` turns be spoken at any time, and time every chunk from the upstream's write to our read."""
-    most = 0
-
-    def look() -> None:
-        nonlocal most
-        most = max(most, running.usage().memory_bytes)
-
+    memory = [running.memory_mb()]
     upstream.reset()
-    before = running.usage()
+    before = running.taken()
     words = {"mode": "voice", "streams": streams, "seconds": seconds + TURN_SECONDS, **TURN}
-    figures = running.load(words, look=look)
-    cpu = running.usage().cpu_seconds - before.cpu_seconds
+    figures = running.load(words, look=lambda: memory.append(running.memory_mb()))
+    taken = _taken(running, before, figures.turns)
     stats = upstream.stats()
     return {
         "streams": streams,
@@ -91,8 +96,8 @@ def voice(running: Running, upstream: Upstream, *, streams: int, seconds: float)
         "timed_chunks": len(figures.delay_ns),
         **spread("delay", "ms", figures.delay_ns),
         **spread("late_first", "ms", [first - FIRST_MS * 1e6 for first in figures.first_ns]),
-        "cpu_us_per_turn": round(cpu / max(1, figures.turns) * 1e6, 1),
-        "memory_mb": round(most / 2**20, 1),
+        **taken,
+        "memory_mb": max((megabytes for megabytes in memory if megabytes), default=None),
         "upstream_late_mean_ms": round(stats.late_mean_ns / 1e6, 3),
         "upstream_late_max_ms": round(stats.late_max_ns / 1e6, 3),
     }

@@ -65,6 +65,11 @@ def measure_all(names: Sequence[str], pace: Pace, *, core: int) -> Iterator[Row]
                     yield {"round": number, "server": name, **row}
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """Read numbers with commas between them."""
+    return tuple(int(number) for number in text.split(","))
+
+
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -73,7 +78,8 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="about a minute: good for seeing that it runs")
     parser.add_argument("--rounds", type=int, help=f"default {DEFAULT.rounds}")
     parser.add_argument("--only", default=",".join(SERVERS), help="servers, with commas: %(default)s")
-    parser.add_argument("--streams", help=f"voice streams, with commas; default {','.join(map(str, DEFAULT.streams))}")
+    usual = ",".join(map(str, DEFAULT.streams))
+    parser.add_argument("--streams", type=numbers, help=f"voice streams at a time, with commas; default {usual}")
     parser.add_argument("--reference", default="firstword", help="whose figures are 1 in the ratios: %(default)s")
     arguments = parser.parse_args(words)
     arguments.only = arguments.only.split(",")
@@ -88,7 +94,7 @@ def choose_pace(arguments: argparse.Namespace) -> Pace:
     if arguments.rounds:
         pace = replace(pace, rounds=arguments.rounds)
     if arguments.streams:
-        pace = replace(pace, streams=tuple(int(streams) for streams in arguments.streams.split(",")))
+        pace = replace(pace, streams=arguments.streams)
     return pace
 
 

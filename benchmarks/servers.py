@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from . import machine
 from .instruments import BUILD, FOLDER, Figures, InstrumentError, Upstream, run_load
@@ -58,18 +59,34 @@ SERVERS = {
 }
 
 
+class Taken(NamedTuple):
+    """Seconds on the server's core up to `moment`: the server's own, and those of everybody else."""
+
+    moment: float
+    own: float
+    others: float
+
+
 @dataclass(frozen=True)
 class Running:
-    """A server that runs and is ready; `session` is None for the upstream itself."""
+    """A server that runs and is ready. Without a server there is no `session`, and nothing that it takes."""
 
     server: Server
     address: str
-    session: int | None
-    first_turn_after: float
+    core: int
+    session: int | None = None
+    first_turn_after: float | None = None
 
-    def usage(self) -> machine.Usage:
-        """Return what it took so far."""
-        return machine.usage(self.session) if self.session else machine.Usage(0.0, 0)
+    def taken(self) -> Taken | None:
+        """Return the time that it and its children took so far, and others from it."""
+        if self.session is None:
+            return None
+        own = machine.usage(self.session).cpu_seconds
+        return Taken(moment=time.monotonic(), own=own, others=machine.busy_seconds(self.core) - own)
+
+    def memory_mb(self) -> float | None:
+        """Return the memory that it and its children have now, in MiB."""
+        return round(machine.usage(self.session).memory_bytes / 2**20, 1) if self.session else None
 
     def load(self, words: Mapping[str, str | float], *, look: Callable[[], None] | None = None) -> Figures:
         """Run the load generator against it."""
@@ -83,7 +100,7 @@ def run(server: Server, upstream: Upstream, *, core: int) -> Iterator[Running]:
     Raises `InstrumentError` with the end of its log if it does not get that far.
     """
     if not server.command:
-        yield Running(server=server, address=upstream.address, session=None, first_turn_after=0.0)
+        yield Running(server, upstream.address, core)
         return
     port = _free_port()
     log = BUILD / f"{server.name}.log"
@@ -98,7 +115,7 @@ def run(server: Server, upstream: Upstream, *, core: int) -> Iterator[Running]:
         )
     try:
         ready_after = _wait_until_ready(server, process, port, log)
-        yield Running(server, f"127.0.0.1:{port}", session=process.pid, first_turn_after=ready_after)
+        yield Running(server, f"127.0.0.1:{port}", core, session=process.pid, first_turn_after=ready_after)
     finally:
         _stop(process)
 

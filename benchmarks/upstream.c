@@ -4,7 +4,8 @@
  * with the headers, `[DONE]` with the finish event). A turn is described by words inside the request's text,
  *     bench(first_ms=200 chunks=50 gap_ms=20 id=7)
  * and not by a field of its own: every server passes the messages on, and some drop fields that they do not know.
- * The content of chunk 3 is "3 at 81234567890123 ": its number and CLOCK_MONOTONIC just before it was sent.
+ * The content of chunk 3 is "3 of 7 at 81234567890123 ": its number, the turn's id, and CLOCK_MONOTONIC just before it
+ * was sent.
  * GET /stats tells how late chunks were sent, and how and when each turn with an id ended; GET /reset forgets it.
  * A lost connection in mid-turn is how a barge-in looks from here.
  *
@@ -21,7 +22,7 @@
     "\"created\":1750000000,\"model\":\"bench-model\",\"system_fingerprint\":\"fp_bench000000\","     \
     "\"choices\":[{\"index\":0,\"delta\":" delta ",\"logprobs\":null,\"finish_reason\":" reason "}]}\n\n"
 static const char ROLE[] = EVENT("{\"role\":\"assistant\",\"content\":\"\"}", "null");
-static const char CONTENT[] = EVENT("{\"content\":\"%ld at %" PRId64 " \"}", "null");
+static const char CONTENT[] = EVENT("{\"content\":\"%ld of %" PRId64 " at %" PRId64 " \"}", "null");
 static const char FINISH[] = EVENT("{}", "\"stop\"");
 static const char DONE[] = "data: [DONE]\n\n";
 static const char HEAD[] =
@@ -83,7 +84,7 @@ static bool send_content(struct conn *conn) {
     stats.sent++;
     stats.late_total += late;
     if (late > stats.late_most) stats.late_most = late;
-    snprintf(event, sizeof event, CONTENT, conn->said, moment);
+    snprintf(event, sizeof event, CONTENT, conn->said, conn->id, moment);
     return send_chunk(conn, "", event, "");
 }
 

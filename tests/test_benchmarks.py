@@ -28,21 +28,23 @@ def _instruments() -> None:
     build()
 
 
-def written(data: str) -> bytes:
+def written(data: str, turn: int) -> bytes:
     """One event in an HTTP chunk of its own; a digit stands for the content chunk of that number, sent now."""
     if data.isdigit():
-        data = f'{{"choices": [{{"delta": {{"content": "{data} at {time.monotonic_ns()} "}}, "finish_reason": null}}]}}'
+        text = f"{data} of {turn} at {time.monotonic_ns()} "
+        data = f'{{"choices": [{{"delta": {{"content": "{text}"}}, "finish_reason": null}}]}}'
     event = f"data: {data}\n\n".encode()
     return b"%x\r\n%s\r\n" % (len(event), event)
 
 
 @asynccontextmanager
-async def serving(head: bytes, events: list[str], end: bytes) -> AsyncIterator[str]:
+async def serving(head: bytes, events: list[str], end: bytes, *, turn_off_by: int) -> AsyncIterator[str]:
     """A server that answers every request so, and hangs up when the answer has no end; yields its address."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(65536):
-            writer.write(head + b"".join(map(written, events)) + end)
+        while request := await reader.read(65536):
+            turn = int(request.rpartition(b" id=")[2].partition(b")")[0]) + turn_off_by
+            writer.write(head + b"".join(written(event, turn) for event in events) + end)
             if not end:
                 break
         writer.close()
@@ -53,9 +55,9 @@ async def serving(head: bytes, events: list[str], end: bytes) -> AsyncIterator[s
         yield f"{host}:{port}"
 
 
-async def two_chunks_from(head: bytes, events: list[str], end: bytes) -> Figures:
+async def two_chunks_from(head: bytes, events: list[str], end: bytes, *, turn_off_by: int = 0) -> Figures:
     """What the load generator says of 5 turns that should have two content chunks each."""
-    async with serving(head, events, end) as address:
+    async with serving(head, events, end, turn_off_by=turn_off_by) as address:
         words = {"mode": "ttft", "to": address, "chunks": 2, "turns": 5, "seconds": 5}
         return await asyncio.to_thread(run_load, words)
 
@@ -122,6 +124,13 @@ async def test_an_answer_written_another_way_is_whole() -> None:
 async def test_an_answer_that_is_not_whole_is_counted_as_wrong(events: list[str]) -> None:
     """A server that loses, repeats, tears or invents a chunk must not be timed as if it had served the turn."""
     figures = await two_chunks_from(OK, events, END)
+
+    assert (figures.turns, figures.whole, figures.wrong) == (5, 0, 5)
+
+
+async def test_an_answer_to_another_turn_is_counted_as_wrong() -> None:
+    """A server that mixes two callers' answers up: all is well with them but whose they are."""
+    figures = await two_chunks_from(OK, ["0", "1", FINISH, DONE], END, turn_off_by=1)
 
     assert (figures.turns, figures.whole, figures.wrong) == (5, 0, 5)
 

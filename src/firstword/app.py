@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from . import plugins
 from .admission import Gate
 from .errors import BadRequest, ConfigError, UpstreamError
 from .model import Limits, Model, embedded, listed, remote
-from .own import own
+from .own import in_thread, own
 from .providers import Embedded, Remote
 from .server import Bounds, Server
 from .settings import Settings, load, proxy_url
@@ -76,20 +77,23 @@ class App:
         self._remotes: list[Model] = []
         self._names: dict[str, CallNext] = {}
         self._rest: CallNext | None = None
-        for each in [*self._models, Model("any", self.settings.base_url)]:
-            Model(each.name, each.base_url)  # a wrong URL is told now, not in the first call
+        Model("any", self.settings.base_url)  # a wrong URL is told now, not in the first call
+        for position, each in enumerate(self._models):
+            _check_new(each.name, (other.name for other in self._models[:position]))
 
     # --- what the user writes down -----------------------------------------------------------------
 
     def before_turn(self, hook: F) -> F:
         """Call `hook(turn)` before the model is asked: change `turn.messages`, or raise a RequestError."""
         self._check_thawed("before_turn")
+        _check_takes(hook, "turn")
         self._before.append(hook)
         return hook
 
     def after_turn(self, hook: F) -> F:
         """Call `hook(turn)` when the turn is over, off the reply's path; `turn.reply.text` is what was sent."""
         self._check_thawed("after_turn")
+        _check_takes(hook, "turn")
         self._after.append(hook)
         return hook
 
@@ -100,14 +104,14 @@ class App:
             raise ConfigError(
                 "A stage is not an async function.", hint="write `async def stage(turn, send, call_next)`"
             )
+        _check_takes(stage, "turn", "send", "call_next")
         self._stages.append(stage)
         return stage
 
     def model(self, name: str) -> Callable[[F], F]:
         """Let `"model": name` be answered by a function: `async def f(turn)` that yields words, and other shapes."""
         self._check_thawed("model")
-        if name in self._functions or any(name == each.name for each in self._models):
-            raise ConfigError(f"There are two models {name!r}.", hint="give one of them another name")
+        _check_new(name, [*self._functions, *(each.name for each in self._models)])
 
         def add(function: F) -> F:
             self._functions[name] = own(function)
@@ -275,20 +279,37 @@ class App:
 
 async def _call(hook: Hook, turn: Turn) -> None:
     """Call a hook: `async def` on the loop, `def` in a thread."""
-    if inspect.iscoroutinefunction(hook):
-        await hook(turn)
-    else:
-        await asyncio.to_thread(hook, turn)
+    result = hook(turn) if inspect.iscoroutinefunction(hook) else await in_thread(hook, turn)
+    if inspect.isawaitable(result):
+        await result
+
+
+def _check_takes(function: Callable[..., Any], *names: str) -> None:
+    """Raise ConfigError when `function` cannot be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*names)
+    except TypeError:
+        called = getattr(function, "__name__", repr(function))
+        raise ConfigError(f"{called!r} does not take ({', '.join(names)}).", hint="change its parameters") from None
+    except ValueError:
+        pass  # written in C, and does not say what it takes
+
+
+def _check_new(name: str, others: Iterable[str]) -> None:
+    if name in others:
+        raise ConfigError(f"There are two models {name!r}.", hint="give one of them another name")
 
 
 def _as_model(model: Model | str) -> Model:
     """Read "gpt-5-mini" or "openai:gpt-5-mini"; a colon within a model's own name ("llama3:8b") stays."""
-    if isinstance(model, Model):
-        return model
-    prefix, colon, name = model.partition(":")
+    if model == EMBEDDED:
+        return Model(EMBEDDED, provider=EMBEDDED)
+    if isinstance(model, str):
+        model = Model(model)
+    prefix, colon, name = model.name.partition(":")
     if colon and prefix in plugins.known("providers"):
-        return Model(name, provider=prefix)
-    return Model(model)
+        return replace(model, name=name, provider=prefix)
+    return model
 
 
 def _proxy_for(origin: Origin) -> Proxy | None:

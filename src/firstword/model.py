@@ -116,9 +116,8 @@ async def _relay(
     turn: Turn, send: Send, connection: Connection, decoder: Decoder, limits: Limits, deadline: float
 ) -> None:
     """Pass the answer on as it arrives. Raises UpstreamError when it does not come to its end."""
-    spoke = False
     while not decoder.done:
-        phase = "stall" if spoke else "first token"
+        phase = "first token" if turn.timeline.spoke is None else "stall"
         try:
             data = await connection.read(deadline - now(), phase)
         except (UpstreamTimeout, UpstreamTruncated):
@@ -126,19 +125,30 @@ async def _relay(
                 return  # every word is here; only the end mark is missing
             raise
         chunks = decoder.feed(data) if data else decoder.end()
-        for chunk in chunks:
-            if not spoke and chunk.speaks:
-                spoke = True
-                turn.timeline.spoke = now()
-            await send(chunk)
+        await _pass_on(turn, send, chunks, done=decoder.done)
         if decoder.failure is not None:
             raise decoder.failure
         if not data:
             return
-        if chunks and spoke:
+        if chunks and turn.timeline.spoke is not None:
             deadline = now() + limits.stall
         if decoder.finished:
-            deadline = now() + END_GRACE
+            deadline = min(deadline, now() + END_GRACE)
+
+
+async def _pass_on(turn: Turn, send: Send, chunks: list[Chunk], *, done: bool) -> None:
+    """Send the chunks of one read, to leave in one write; the last event of all leaves with the `[DONE]` behind it."""
+    last = chunks.pop() if done and chunks and not chunks[-1].speaks else None
+    turn.corked = len(chunks) > 1
+    for chunk in chunks:
+        turn.hears(chunk)
+        await send(chunk)
+    if turn.corked:
+        turn.corked = False
+        await turn.flush()
+    if last is not None:
+        turn.corked = True
+        await send(last)
 
 
 async def _read_page(connection: Connection, deadline: float, limit: int = MAX_ERROR_BODY) -> bytes:
@@ -164,10 +174,12 @@ def embedded(provider: Embedded) -> CallNext:
         if not turn.stream:
             request = {**request, "stream_options": {"include_usage": True}}
         for pause, data in provider.answer(request, id=turn.id, created=int(time.time())):
-            await asyncio.sleep(pause)  # also when it is 0: others must have their turn, and a hang-up its effect
+            # A reply in one piece needs no pace. 0 is waited too: others must have their turn, a hang-up its effect.
+            await asyncio.sleep(pause if turn.stream else 0)
             chunk = Chunk(data)
-            if turn.timeline.spoke is None and chunk.speaks:
-                turn.timeline.spoke = now()
+            turn.hears(chunk)
+            # What ends the reply may leave with `[DONE]`; what speaks may not wait.
+            turn.corked = not chunk.speaks and (chunk.finish_reason is not None or not data["choices"])
             await send(chunk)
 
     return play

@@ -33,11 +33,11 @@ def own(function: Callable[..., Any]) -> CallNext:
 
     async def answer(turn: Turn, send: Send) -> None:
         turn.timeline.asked = turn.timeline.answered = now()
-        if takes == 2:
-            await function(turn, send)
-            return
         words = _Words(turn, send)
-        result = function(turn) if _is_async(function) else await asyncio.to_thread(function, turn)
+        if takes == 2:
+            await function(turn, words.mark)
+            return
+        result = function(turn) if _is_async(function) else await in_thread(function, turn)
         if inspect.isawaitable(result):
             result = await result
         if hasattr(result, "__aiter__"):
@@ -49,6 +49,19 @@ def own(function: Callable[..., Any]) -> CallNext:
         await words.end()
 
     return answer
+
+
+async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a plain function in a thread, so that it holds up nobody, and return what it returns."""
+
+    def call() -> Any:
+        try:
+            return function(*arguments)
+        except StopIteration as error:
+            # No future can hold one: whoever awaits it would wait for ever.
+            raise RuntimeError("the function raised StopIteration").with_traceback(error.__traceback__) from error
+
+    return await asyncio.to_thread(call)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
@@ -94,11 +107,11 @@ class _Words:
         if isinstance(result, Chunk):
             self._began = True
             self._finished = self._finished or result.finish_reason is not None
-            await self._mark(result)
+            await self.mark(result)
         elif isinstance(result, str):
             await self._begin()
             if result:
-                await self._mark(self._chunk({"content": result}))
+                await self.mark(self._chunk({"content": result}))
         else:
             raise TypeError(f"a model function said a {type(result).__name__}; it must be a str or a Chunk")
 
@@ -106,6 +119,7 @@ class _Words:
         """Finish the reply, unless the function has."""
         await self._begin()
         if not self._finished:
+            self._turn.corked = True  # `[DONE]` follows at once
             await self._send(self._chunk({}, "stop"))
 
     async def _begin(self) -> None:
@@ -113,9 +127,9 @@ class _Words:
             self._began = True
             await self._send(self._chunk({"role": "assistant", "content": ""}))
 
-    async def _mark(self, chunk: Chunk) -> None:
-        if self._turn.timeline.spoke is None and chunk.speaks:
-            self._turn.timeline.spoke = now()
+    async def mark(self, chunk: Chunk) -> None:
+        """Send a Chunk, and note when the first word was said."""
+        self._turn.hears(chunk)
         await self._send(chunk)
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> Chunk:

@@ -31,6 +31,10 @@ class Timeline:
     ended: float | None = None  # the turn was over, however it ended
 
 
+async def _nothing() -> None:
+    """A turn that nobody writes has nothing to flush."""
+
+
 @dataclass(slots=True)
 class Reply:
     """What the caller was sent, filled in as the turn ends."""
@@ -76,6 +80,8 @@ class Turn:
     timeline: Timeline = field(default_factory=Timeline)
     reply: Reply = field(default_factory=Reply)
     error: Error | None = None  # how the turn failed, once it has
+    corked: bool = False  # more chunks follow at once: they may leave in one write with these
+    flush: Callable[[], Awaitable[None]] = field(default=_nothing, repr=False)  # write what was corked, now
     state: dict[str, Any] = field(default_factory=dict)  # for your own stages and hooks
 
     @property
@@ -96,6 +102,11 @@ class Turn:
     @model.setter
     def model(self, name: str) -> None:
         self.request["model"] = name
+
+    def hears(self, chunk: Chunk) -> None:
+        """Note when the model first spoke."""
+        if self.timeline.spoke is None and chunk.speaks:
+            self.timeline.spoke = now()
 
     @property
     def text(self) -> str:

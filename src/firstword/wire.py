@@ -106,6 +106,7 @@ class FrameReader:
             return [whole]
         frames = []
         for part in parts:
+            part = part.strip(b"\n")  # of three line breaks in a row, which two end the event depends on the reads
             if _is_plain(part):
                 frames.append(part + b"\n\n")
                 self._first = False
@@ -141,8 +142,6 @@ def _normalise(event: bytes) -> bytes:
 def _as_error(data: bytes) -> bytes:
     try:
         value = msgspec.json.decode(data)
+        return data if isinstance(value, dict) and "error" in value else msgspec.json.encode({"error": value})
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = data.decode("utf-8", "replace")
-    if isinstance(value, dict) and "error" in value:
-        return data
-    return msgspec.json.encode({"error": value})
+        return msgspec.json.encode({"error": data.decode("utf-8", "replace")})

@@ -150,10 +150,9 @@ def test_a_body_that_is_never_read_makes_the_peer_wait(upstream: Upstream, marke
     read = connect(upstream.port)
     read.sendall(reading + body)
     assert hear(read) == b""
-    assert upstream.seen(f"{marker} 2")[0].body == body.decode()
 
     with connect(upstream.port) as unread:
-        unread.settimeout(0.3)
+        unread.settimeout(0.2)
         with pytest.raises(TimeoutError):
             unread.sendall(silent + body)
         assert upstream.seen(marker, until="now")[0].body is None

@@ -60,7 +60,7 @@ def _check_message(message: Any, where: str) -> None:
         name = f"{where}.content[{position}]"
         if not isinstance(part, dict):
             raise BadRequest(f"`{name}` is not an object.", param=name)
-        if "image_url" in part or part.get("type") in ("image", "image_url"):
+        if part.get("image_url") is not None or part.get("type") in ("image", "image_url"):
             _normalise_image(part, name)
 
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import count, islice
 from math import ceil, floor
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._demo_pattern import LONGEST_TEXT, Pattern
 from ._demo_schema import FORMATS, STEPS, Impossible, Schema, listed, mapping, number, same, types
 
 DEEPEST = 40  # levels; a schema in real use has a handful
 _ROOMY = 4  # levels in which optional properties and items are filled too
-_MOST_ITEMS = 256
+_MOST_ITEMS = 128
 _TRIES = 64  # numbers or texts that are looked at for one value
 _LARGEST = 10**18  # bounds beyond it are no place to look for a number
 _TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
@@ -36,21 +36,29 @@ def instance(schema: Any, *, words: str, said: Sequence[Any] = ()) -> Any:
     """
     for strict in (True, False):
         try:
-            return _Maker(schema, words, said, strict).fill(schema)
+            return _Maker(schema, words=words, said=said, strict=strict).fill(schema, _Place())
         except (Impossible, RecursionError):
             continue
     return {}
 
 
-class _Maker:
-    """The making of one instance. `variant` n asks for the n-th value, so that the items of an array differ."""
+class _Place(NamedTuple):
+    """Where in the instance a value stands."""
 
-    def __init__(self, schema: Any, words: str, said: Sequence[Any], strict: bool) -> None:
+    depth: int = 0
+    variant: int = 0  # which of its valid values is wanted, so that the items of an array differ
+    opened: frozenset[str] = frozenset()  # each `$ref` that is being filled around it
+
+
+class _Maker:
+    """The making of one instance; when it is not `strict`, a leaf for which nothing fits gets what comes nearest."""
+
+    def __init__(self, schema: Any, *, words: str, said: Sequence[Any], strict: bool) -> None:
         self._schema = Schema(schema)
         self._words = words or "demo"
         self._said = list(said)
         self._strict = strict
-        self._made: dict[str, Callable[..., Iterator[Any]]] = {
+        self._leaves: dict[str, Callable[[Mapping[str, Any], str], Iterator[Any]]] = {
             "string": self._strings,
             "number": self._numbers,
             "integer": self._numbers,
@@ -58,44 +66,41 @@ class _Maker:
             "null": lambda *_: iter((None,)),
         }
 
-    def fill(self, schema: Any, *, depth: int = 0, variant: int = 0, opened: frozenset[str] = frozenset()) -> Any:
-        """Return the value number `variant`, the last one when there are fewer. Raises Impossible when there is none.
-
-        `opened` holds each `$ref` that is being filled.
-        """
-        if depth > DEEPEST:
+    def fill(self, schema: Any, place: _Place) -> Any:
+        """Return the wanted variant, the last one when there are fewer. Raises Impossible when there is none."""
+        if place.depth > DEEPEST:
             raise Impossible
-        schema, opened = self._schema.whole(schema, opened)
-        found: list[Any] = []
-        for value in self._values(schema, depth, variant, opened):
-            if not any(same(value, other) for other in found):
-                found.append(value)
-            if len(found) > variant:
+        schema, opened = self._schema.whole(schema, place.opened)
+        found: dict[str, Any] = {}
+        for value in self._values(schema, place._replace(opened=opened)):
+            found.setdefault(repr(value), value)
+            if len(found) > place.variant:
                 break
         if found:
-            self._said = [word for word in self._said if word is not found[-1]]
-            return found[-1]
+            last = list(found.values())[-1]
+            self._said = [word for word in self._said if word is not last]
+            return last
         if schema.get("nullable") is True:
             return None
         raise Impossible
 
-    def _values(self, schema: Mapping[str, Any], depth: int, variant: int, opened: frozenset[str]) -> Iterator[Any]:
+    def _values(self, schema: Mapping[str, Any], place: _Place) -> Iterator[Any]:
         """Yield valid values, the most wanted first."""
         yield from (value for value in self._given(schema) if self._schema.valid(value, schema))
         if "const" in schema or "enum" in schema:
             return
         for keyword in ("anyOf", "oneOf"):
-            if ways := listed(schema.get(keyword)):
-                yield from self._ways(schema, keyword, ways, depth, variant, opened)
+            if listed(schema.get(keyword)):
+                yield from self._ways(schema, keyword, place=place)
                 return
         for kind in _wanted_types(schema):
             try:
                 if kind == "object":
-                    yield self._object(schema, depth, variant, opened)
+                    yield self._object(schema, place)
                 elif kind == "array":
-                    yield self._array(schema, depth, variant, opened)
-                elif kind in self._made:
-                    made = islice(self._made[kind](schema, kind), _TRIES + variant)
+                    yield self._array(schema, place)
+                elif kind in self._leaves:
+                    made = islice(self._leaves[kind](schema, kind), _TRIES + place.variant)
                     yield from self._sieved(made, schema)
             except Impossible:
                 continue
@@ -126,62 +131,57 @@ class _Maker:
         yield from listed(schema.get("examples"))
         yield from choices
 
-    def _ways(
-        self,
-        schema: Mapping[str, Any],
-        keyword: str,
-        ways: list[Any],
-        depth: int,
-        variant: int,
-        opened: frozenset[str],
-    ) -> Iterator[Any]:
+    def _ways(self, schema: Mapping[str, Any], keyword: str, *, place: _Place) -> Iterator[Any]:
         """Yield a value of each branch of an `anyOf` or `oneOf`, null last."""
         rest = {key: wanted for key, wanted in schema.items() if key != keyword}
-        ways = sorted(ways, key=lambda way: mapping(way).get("type") == "null")
-        for at in range(len(ways)):
-            at = (at + variant) % len(ways)
+        ways = sorted(schema[keyword], key=lambda way: mapping(way).get("type") == "null")
+        for turn in range(len(ways)):
+            at = (turn + place.variant) % len(ways)
             others = ways[:at] + ways[at + 1 :]
             only: Any = {"not": {"anyOf": others}} if keyword == "oneOf" and others else True
             try:
-                yield self.fill({"allOf": [rest, ways[at], only]}, depth=depth, variant=variant, opened=opened)
+                yield self.fill({"allOf": [rest, ways[at], only]}, place)
             except Impossible:
                 continue
 
-    def _object(self, schema: Mapping[str, Any], depth: int, variant: int, opened: frozenset[str]) -> dict[str, Any]:
+    def _object(self, schema: Mapping[str, Any], place: _Place) -> dict[str, Any]:
+        """Return an object with all that is required and, near the root, what is not."""
         properties = mapping(schema.get("properties"))
-        required = {name for name in listed(schema.get("required")) if isinstance(name, str)}
+        required = dict.fromkeys(name for name in listed(schema.get("required")) if isinstance(name, str))
         extra = schema.get("additionalProperties", True)
         low = _size(schema.get("minProperties"), 0)
         room = _size(schema.get("maxProperties"), len(properties) + len(required)) - len(required)
-        roomy = depth < _ROOMY and self._schema.steps < STEPS // 2
+        roomy = place.depth < _ROOMY and self._schema.steps < STEPS // 2
+        inside = place._replace(depth=place.depth + 1)
         made: dict[str, Any] = {}
-        # Required names that no property describes come in the order of their list, not of a set.
-        for name in dict.fromkeys([*properties, *(one for one in listed(schema.get("required")) if one in required)]):
+        for name in {**properties, **required}:
             if name not in required and (room <= 0 or not (roomy or len(made) + len(required) < low)):
                 continue
             try:
-                made[name] = self.fill(properties.get(name, extra), depth=depth + 1, variant=variant, opened=opened)
+                made[name] = self.fill(properties.get(name, extra), inside)
                 room -= name not in required
             except Impossible:
                 if name in required:
                     raise
         for at in range(min(low, _MOST_ITEMS) - len(made)):
-            made[f"extra{at + 1}"] = self.fill(extra, depth=depth + 1, variant=variant, opened=opened)
+            made[f"extra{at + 1}"] = self.fill(extra, inside)
         self._check(made, schema)
         return made
 
-    def _array(self, schema: Mapping[str, Any], depth: int, variant: int, opened: frozenset[str]) -> list[Any]:
+    def _array(self, schema: Mapping[str, Any], place: _Place) -> list[Any]:
+        """Return an array with as many items as it must have, and near the root with one at least."""
         prefix = listed(schema.get("prefixItems"))
-        items = schema.get("items", True)
         low = _size(schema.get("minItems"), 0)
-        wanted = max(low, len(prefix), "items" in schema) if depth < _ROOMY else low
+        wanted = max(low, len(prefix), "items" in schema) if place.depth < _ROOMY else low
         made: list[Any] = []
         for at in range(min(wanted, _size(schema.get("maxItems"), wanted), _MOST_ITEMS)):
-            asked = prefix[at] if at < len(prefix) else items
+            asked = prefix[at] if at < len(prefix) else schema.get("items", True)
             # Other items sound better than equal ones, and must be other when they are to be unique.
-            turns = (variant + at, *range(at + 8)) if schema.get("uniqueItems") is True else (variant + at % 8,)
+            unique = schema.get("uniqueItems") is True
+            variants = (place.variant + at, *range(at + 8)) if unique else (place.variant + at % 8,)
+            inside = [place._replace(depth=place.depth + 1, variant=variant) for variant in variants]
             try:
-                made.append(self._item(asked, made, turns, depth, opened))
+                made.append(self._item(asked, inside, unlike=made if unique else []))
             except Impossible:
                 if at < low:
                     raise
@@ -189,11 +189,11 @@ class _Maker:
         self._check(made, schema)
         return made
 
-    def _item(self, schema: Any, others: list[Any], turns: tuple[int, ...], depth: int, opened: frozenset[str]) -> Any:
-        """Return an item of an array; of several turns, the first that makes one unlike the others."""
-        for turn in turns:
-            item = self.fill(schema, depth=depth + 1, variant=turn, opened=opened)
-            if len(turns) == 1 or not any(same(item, other) for other in others):
+    def _item(self, schema: Any, places: list[_Place], *, unlike: list[Any]) -> Any:
+        """Return the first of the variants that is none of `unlike`. Raises Impossible when there is none."""
+        for place in places:
+            item = self.fill(schema, place)
+            if not any(same(item, other) for other in unlike):
                 return item
         raise Impossible
 

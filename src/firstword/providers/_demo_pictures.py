@@ -76,9 +76,9 @@ def pixels(head: bytes) -> tuple[int, int] | None:
     """Return width and height as the first bytes of a PNG, GIF, WebP or JPEG tell them, else None."""
     try:
         if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
-            return _two(">II", head, 16)
+            return _two(head, ">II", at=16)
         if head.startswith((b"GIF87a", b"GIF89a")):
-            return _two("<HH", head, 6)
+            return _two(head, "<HH", at=6)
         if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
             return _webp(head)
         if head.startswith(b"\xff\xd8"):
@@ -88,7 +88,7 @@ def pixels(head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _two(form: str, head: bytes, at: int) -> tuple[int, int]:
+def _two(head: bytes, form: str, *, at: int) -> tuple[int, int]:
     first, second = struct.unpack_from(form, head, at)
     return first, second
 
@@ -96,7 +96,7 @@ def _two(form: str, head: bytes, at: int) -> tuple[int, int]:
 def _webp(head: bytes) -> tuple[int, int] | None:
     """Read one of WebP's three headers: lossy, lossless, extended (RFC 9649, section 2)."""
     if head[12:16] == b"VP8 " and head[23:26] == b"\x9d\x01\x2a":
-        width, height = _two("<HH", head, 26)
+        width, height = _two(head, "<HH", at=26)
         return width & 0x3FFF, height & 0x3FFF
     if head[12:16] == b"VP8L" and head[20:21] == b"\x2f":
         (bits,) = struct.unpack_from("<I", head, 21)
@@ -113,7 +113,7 @@ def _jpeg(head: bytes) -> tuple[int, int] | None:
     while at < len(head) and head[at] == 0xFF:
         marker, length = struct.unpack_from(">xBH", head, at)
         if marker in _FRAMES:
-            height, width = _two(">HH", head, at + 5)
+            height, width = _two(head, ">HH", at=at + 5)
             return width, height
         if marker == 0xFF:
             at += 1  # a fill byte

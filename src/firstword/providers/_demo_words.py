@@ -27,7 +27,7 @@ _SPEAKERS = ("user", "assistant", "tool", "function")
 _CHINESE = re.compile(f"[{HAN}]")
 # Markup, control characters, arrows, symbols and emoji; the joiners that Persian and Hindi are written with stay.
 _UNSPOKEN = re.compile(
-    "[*#`~|<>{}\\[\\]\\\\^\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202f\u2190-\u21ff\u2460-\u27bf\u2b00-\u2bff"
+    "[*#`~|<>{}\\[\\]\\\\^\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\u200e\u200f\u202a-\u202e\u2190-\u21ff\u2460-\u27bf\u2b00-\u2bff"
     "\ufe0f\ud800-\udfff\U0001f000-\U0001faff\U000e0000-\U000e007f]"
 )
 _COUNTED = (
@@ -204,7 +204,7 @@ def last_words(messages: Messages) -> str:
 
 def speakable(text: str) -> str:
     """Return the first `LIMIT` characters on one line, without markup and emoji."""
-    return " ".join(_UNSPOKEN.sub(" ", text[:LIMIT]).split())
+    return " ".join(_UNSPOKEN.sub("", text[:LIMIT]).split())
 
 
 def numbers(text: str) -> list[float]:
@@ -238,7 +238,7 @@ def _to(heard: str, language: _Language) -> Iterator[str]:
         yield language.hello
     reply = _reckoned(heard, language) or _counted(heard, language)
     reply = reply or next((answer for pattern, answer in language.rules if pattern.search(heard)), None)
-    yield reply or language.heard.format(_shortened(heard, QUOTED, language))
+    yield reply or language.heard.format(_shortened(heard, language, most=QUOTED))
 
 
 def _reckoned(heard: str, language: _Language) -> str | None:
@@ -274,7 +274,7 @@ def _has_words(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-def _shortened(text: str, most: int, language: _Language) -> str:
+def _shortened(text: str, language: _Language, *, most: int) -> str:
     """Return the first `most` words, or so many characters as they may have, as a sentence."""
     short = " ".join(text.split(maxsplit=most)[:most])[: most * (2 if language is _MANDARIN else 8)]
     if len(short) < len(text):
@@ -299,7 +299,7 @@ def _results(messages: Messages, language: _Language) -> Iterator[str]:
         name = message.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
         said = speakable(", ".join(_leaves(text_of(message.get("content"))[:LIMIT]))) or language.empty
         spoken_name = " ".join(name_words(name)) if isinstance(name, str) else ""
-        yield " ".join(language.tool.format(spoken_name, _shortened(said, REPEATED, language)).split())
+        yield " ".join(language.tool.format(spoken_name, _shortened(said, language, most=REPEATED)).split())
 
 
 def _leaves(text: str) -> list[str]:
@@ -343,7 +343,7 @@ def _parts(content: Any, language: _Language) -> Iterator[str]:
         if size := sum(picture.size for picture in seen if picture):
             described.append(language.in_all.format(size))
         yield language.pictures.format(len(seen), "; ".join(described))
-    kinds = {part.get("type") for part in content if isinstance(part, Mapping)} if isinstance(content, list) else set()
+    kinds = [part.get("type") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     if "input_audio" in kinds:
         yield language.audio
     if "file" in kinds:

@@ -10,6 +10,8 @@ import msgspec
 from ..errors import UpstreamError, UpstreamProtocolError, UpstreamStatusError
 
 MAX_MESSAGE = 2000  # characters; what is longer is a page, not a sentence
+UNEXPLAINED = "The model's server reported an error."
+TRACEBACK = "Traceback (most recent call last)"
 PASSED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 # Errors within a 200 name no status; these are the `type` and `code` words that OpenAI and its likenesses use.
@@ -35,6 +37,7 @@ STATUS_OF = {
 def refusal(status: int, headers: Mapping[str, str], body: bytes, *, secret: str | None) -> UpstreamError:
     """Return the error of a whole response that is no event stream."""
     passed = {name: headers[name] for name in PASSED_HEADERS if name in headers}
+    status = status if status < 600 else 502  # HTTP has none above, and a server refuses to send one
     value = _error_in(body)
     if value is not None:
         return read_error(value, secret=secret, status=status if status >= 400 else None, passed=passed)
@@ -55,16 +58,14 @@ def read_error(
     value: Any, *, secret: str | None, status: int | None = None, passed: Mapping[str, str] | None = None
 ) -> UpstreamStatusError:
     """Return the error that an `error` value means: an object, or a bare string. Its unknown fields are kept."""
-    error = dict(value) if isinstance(value, dict) else {"message": value}
-    message = error.get("message")
-    if not isinstance(message, str) or not message or "Traceback (most recent call last)" in message:
-        message = "The model's server reported an error."
+    said = _cleaned(value if isinstance(value, dict) else {"message": value}, secret)
+    message, kind = said.get("message"), said.get("type")
     error = {
-        **{name: _cleaned(field, secret) for name, field in error.items()},
-        "message": _cleaned(message[:MAX_MESSAGE], secret),
-        "type": error["type"] if isinstance(error.get("type"), str) else "upstream_error",
-        "param": error.get("param"),
-        "code": error.get("code"),
+        "param": None,
+        "code": None,
+        **said,
+        "message": message[:MAX_MESSAGE] if message and isinstance(message, str) else UNEXPLAINED,
+        "type": kind if isinstance(kind, str) else "upstream_error",
     }
     return UpstreamStatusError(error["message"], status=status or _status(error), error=error, passed=passed)
 
@@ -95,11 +96,11 @@ def _status(error: Mapping[str, Any]) -> int:
 
 
 def _cleaned(value: Any, secret: str | None) -> Any:
-    """Return a JSON value with the key, should the server have echoed it, made unreadable."""
-    if not secret:
-        return value
+    """Return a JSON value without tracebacks, and with the key, should the server have echoed it, made unreadable."""
     if isinstance(value, str):
-        return value.replace(secret, "***")
+        if TRACEBACK in value:
+            return ""
+        return value.replace(secret, "***") if secret else value
     if isinstance(value, list):
         return [_cleaned(each, secret) for each in value]
     if isinstance(value, dict):

@@ -171,7 +171,7 @@ def _calls(request: Mapping[str, Any]) -> list[_Call]:
     if request.get("parallel_tool_calls") is False:
         names = names[:1]
     said = [*numbers(heard), *_phrases(heard)]
-    return [_Call(name, _arguments(tools[name], heard, said)) for name in names]
+    return [_Call(name, _arguments(tools[name], heard, said=said)) for name in names]
 
 
 def _offered(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -192,7 +192,7 @@ def _named(names: list[str], heard: str, *, must: bool) -> list[str]:
     return [max(names, key=lambda name: len(words.intersection(name_words(name))))]
 
 
-def _arguments(parameters: Any, heard: str, said: list[Any]) -> str:
+def _arguments(parameters: Any, heard: str, *, said: list[Any]) -> str:
     made = instance(parameters, words=_few(heard), said=said) if isinstance(parameters, Mapping) else {}
     return _json(made if isinstance(made, dict) else {})
 

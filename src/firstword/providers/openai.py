@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..chunk import Chunk, Look
+from ..chunk import Choice, Chunk
 from ..errors import BadRequest, UpstreamError, UpstreamProtocolError, UpstreamStatusError, UpstreamTruncated
 from ..turn import Turn
 from ..wire import FrameReader, HttpRequest
@@ -82,14 +82,16 @@ class Decoder:
         self.done = False
         self.skipped = 0
         self._frames = FrameReader()
-        self._id: str | None = None  # of the first chunk that has one: all chunks of a reply have the same
-        self._nameless: list[dict[str, Any]] = []  # chunks before that, as Azure sends them
+        # What every chunk of the reply must say; the first chunk that has something to say sets it.
         self._stencil: dict[str, Any] = {
             "id": turn_id,
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": model,
         }
+        self._id: str | None = None  # the reply's one id, once it is set
+        self._leaves_out = False  # this server's chunks lack a field of the stencil
+        self._waiting: list[Chunk] = []  # those before the first: Azure's carries filter results and no id
         self._seen: set[int] = set()  # indexes of choices
         self._finished: set[int] = set()
         self._called: set[int] = set()  # those that called a tool
@@ -112,11 +114,8 @@ class Decoder:
     def end(self) -> list[Chunk]:
         """Take the end of the body; a last event without its blank line still counts."""
         chunks = self._read(self._frames.end())
-        if self.failure is None and not self.done:
-            if not self.finished:
-                self.failure = UpstreamTruncated("The model's server ended its answer in the middle.")
-            else:
-                chunks += self._name(None)
+        if self.failure is None and not self.done and not self.finished:
+            self.failure = UpstreamTruncated("The model's server ended its answer in the middle.")
         return chunks
 
     def _read(self, frames: list[bytes]) -> list[Chunk]:
@@ -124,96 +123,84 @@ class Decoder:
         for frame in frames:
             if self.done or self.failure is not None:
                 break
-            if frame.startswith(b"data: [DONE]"):
-                self.done = True
-                chunks += self._name(None)
-                chunks += self._last_words()
-            else:
-                self._take(frame, chunks)
+            try:
+                if frame.startswith(b"data: [DONE]"):
+                    self.done = True
+                    for chunk in self._endings():
+                        chunks += self._named(chunk)
+                else:
+                    chunks += self._take(frame)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self.skipped += 1
         return chunks
 
-    def _take(self, frame: bytes, chunks: list[Chunk]) -> None:
-        """Add what one event gives to `chunks`: as a rule the very same bytes."""
-        chunk: Chunk | None = Chunk.from_frame(frame)
-        assert chunk is not None
+    def _take(self, frame: bytes) -> list[Chunk]:
+        """Return what one event gives: as a rule the very same bytes. Raises what decoding raises."""
+        if not frame.isascii():
+            frame.decode()  # a field that nobody looks at must be UTF-8 as well
+        chunk = Chunk.from_frame(frame)
         try:
             look = chunk.look()
         except msgspec.ValidationError:
             chunk = _reshaped(chunk)
-            if chunk is None:
-                self.skipped += 1
-                return
             look = chunk.look()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.skipped += 1
-            return
         if look.error is not None:
             self.failure = read_error(look.error, secret=self._secret)
-            return
-        if look.choices is None:
-            chunk = chunk.changed(choices=[])
-        elif look.choices:
-            chunk = self._note_choices(chunk, look)
-            if self.failure is not None:
-                return
-        elif look.usage is not None and not self._wants_usage:
-            return
-        if look.id != self._id or self._id is None:
-            chunks += self._name(chunk)
-        else:
-            chunks.append(chunk)
+            return []
+        if look.choices:
+            chunk = self._note(chunk, look.choices)
+            return [] if self.failure is not None else self._named(chunk)
+        if look.usage is not None and not self._wants_usage:
+            return []
+        return self._named(chunk if look.choices is not None else chunk.changed(choices=[]))
 
-    def _note_choices(self, chunk: Chunk, look: Look) -> Chunk:
-        """Keep count of what began and what ended; take out a second ending."""
-        for choice in look.choices or ():
+    def _note(self, chunk: Chunk, choices: list[Choice]) -> Chunk:
+        """Keep count of what began and what ended; mend a choice without a delta, take out a second ending."""
+        for choice in choices:
             index = choice.index if isinstance(choice.index, int) else 0
             self._seen.add(index)
-            if choice.delta is not None and choice.delta.tool_calls:
+            if choice.delta is None:
+                chunk = _reshaped(chunk)
+            elif choice.delta.tool_calls:
                 self._called.add(index)
             reason = choice.finish_reason
             if reason is None:
                 continue
             if reason == "error":  # OpenRouter's way to say that the model behind it broke
                 self.failure = UpstreamStatusError("The model's server reported an error.", status=502)
-            elif index in self._finished or not isinstance(reason, str):
-                choices = [dict(each) for each in chunk.data["choices"]]
-                for each in choices:
-                    if each.get("index", 0) == index:
-                        each["finish_reason"] = None
-                chunk = chunk.changed(choices=choices)
+            elif index in self._finished or not isinstance(reason, str) or not reason:
+                chunk = _unfinished(chunk, index)
             else:
                 self._finished.add(index)
         return chunk
 
-    def _name(self, chunk: Chunk | None) -> list[Chunk]:
-        """Give chunks the reply's one id. Those before the first id wait for it; None says that none will come."""
-        if self._id is None:
-            found = chunk.look().id if chunk is not None else self._stencil["id"]
-            if not isinstance(found, str) or not found:
-                assert chunk is not None
-                self._nameless.append(chunk.data)
-                if any(choice.get("delta") for choice in chunk.data["choices"] if isinstance(choice, dict)):
-                    return self._name(None)  # words do not wait: the reply gets our id
-                return []
-            self._id = found
-            if chunk is not None:
-                self._stencil.update({k: chunk.data[k] for k in ("id", "created", "model") if chunk.data.get(k)})
-        named = [self._repaired(data) for data in self._nameless]
-        self._nameless = []
-        if chunk is not None:
-            named.append(chunk if chunk.look().id == self._id else self._repaired(chunk.data))
-        return named
+    def _named(self, chunk: Chunk) -> list[Chunk]:
+        """Give a chunk the reply's one id; the first one brings those that waited for it."""
+        look = chunk.look()
+        if self._id is not None:
+            return [chunk if look.id == self._id and not self._leaves_out else self._filled(chunk)]
+        if not look.choices:
+            if look.id:
+                return [chunk]  # metadata for the engine: its object says nothing of the chunks behind it
+            self._waiting.append(chunk)
+            return []
+        said = {name: chunk.data.get(name) for name in self._stencil}
+        if not isinstance(look.id, str):
+            said["id"] = None
+        self._leaves_out = not all(said.values())
+        self._stencil.update({name: value for name, value in said.items() if value})
+        self._id = self._stencil["id"]
+        return [self._filled(each) for each in self._waiting] + self._named(chunk)
 
-    def _repaired(self, data: dict[str, Any]) -> Chunk:
-        """Return a chunk with what every client needs: the reply's id, an object, a time, a model."""
-        return Chunk({**data, **{k: data.get(k) or v for k, v in self._stencil.items()}, "id": self._id})
+    def _filled(self, chunk: Chunk) -> Chunk:
+        """Return a chunk that has every field of the stencil, and the reply's id."""
+        own = {name: value for name, value in chunk.data.items() if value or name not in self._stencil}
+        return Chunk({**self._stencil, **own, "id": self._id})
 
-    def _last_words(self) -> list[Chunk]:
+    def _endings(self) -> list[Chunk]:
         """After `[DONE]`: end what has no `finish_reason` yet, for a server that leaves it null."""
-        if not self._seen:
-            self._seen.add(0)
         chunks = []
-        for index in sorted(self._seen - self._finished):
+        for index in sorted((self._seen or {0}) - self._finished):
             reason = "tool_calls" if index in self._called else "stop"
             choice = {"index": index, "delta": {}, "finish_reason": reason}
             chunks.append(Chunk({**self._stencil, "id": self._id, "choices": [choice]}))
@@ -221,11 +208,9 @@ class Decoder:
         return chunks
 
 
-def _reshaped(chunk: Chunk) -> Chunk | None:
-    """Return a chunk of unusual shape in the usual one, or None when nothing can be made of it."""
-    data = chunk.data
-    if not isinstance(data, dict):
-        return None
+def _reshaped(chunk: Chunk) -> Chunk:
+    """Return a chunk of unusual shape in the usual one. Raises msgspec.DecodeError when it is no JSON object."""
+    data = msgspec.convert(chunk.data, dict[str, Any])
     choices = data.get("choices")
     kept = []
     for choice in choices if isinstance(choices, list) else []:
@@ -233,6 +218,15 @@ def _reshaped(chunk: Chunk) -> Chunk | None:
             delta = choice.get("delta")
             kept.append(choice if isinstance(delta, dict) else {**choice, "delta": {}})
     return Chunk({**data, "choices": kept})
+
+
+def _unfinished(chunk: Chunk, index: int) -> Chunk:
+    """Return the chunk with no `finish_reason` in choice `index`."""
+    choices = [dict(choice) for choice in chunk.data["choices"]]
+    for choice in choices:
+        if choice.get("index", 0) == index:
+            choice["finish_reason"] = None
+    return chunk.changed(choices=choices)
 
 
 provider = OpenAI()

@@ -125,16 +125,18 @@ class Server:
         limit = self._bounds.turn_timeout
         try:
             async with timeout(limit - (now() - turn.timeline.received)):
-                await self._handler(turn, writer.send)
-                await writer.close()
-            return
-        except Error as error:
-            turn.error = error
+                try:
+                    await self._handler(turn, writer.send)
+                    await writer.close()
+                    return
+                except Error as error:
+                    turn.error = error
+                except Exception as error:  # a TimeoutError in here is somebody else's, as of a search in a hook
+                    self._log_bug(turn, error)
+                    hint = f"its operator finds it in the log as {turn.id}"
+                    turn.error = Error("The server made a mistake.", hint=hint)
         except (TimeoutError, asyncio.TimeoutError):
             turn.error = UpstreamTimeout(f"The turn was not over within {limit:g} seconds.", phase="turn")
-        except Exception as error:
-            self._log_bug(turn, error)
-            turn.error = Error("The server made a mistake.", hint=f"its operator finds it in the log as {turn.id}")
         try:
             async with timeout(FAIL_TIMEOUT):
                 await writer.fail(turn.error)

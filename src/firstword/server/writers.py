@@ -43,7 +43,10 @@ async def send_body(send: ASGISend, status: int, kind: str, body: bytes, headers
 
 
 class EventWriter:
-    """Write a streamed reply. `status` is 0 until the response has started."""
+    """Write a streamed reply. `status` is 0 until the response has started.
+
+    Chunks that came in one read of the upstream leave in one write (`turn.corked`); all others leave at once.
+    """
 
     def __init__(self, turn: Turn, send: ASGISend, *, keep: bool) -> None:
         self._turn = turn
@@ -51,25 +54,35 @@ class EventWriter:
         self._keep = keep
         self._held: list[bytes] = []
         self._held_size = 0
+        self._may_start = False  # something was spoken
         self.status = 0
+        turn.flush = self.flush
 
     async def send(self, chunk: Chunk) -> None:
         """Write one chunk, at once when it speaks; returns when the caller's socket has room again."""
-        data = chunk.frame
         if self._keep:
             self._turn.reply.chunks.append(chunk)
-        if not self.status:
-            if not chunk.speaks and self._held_size < MAX_HELD:
-                self._held.append(data)
-                self._held_size += len(data)
-                return
-            data = await self._start(data)
-        await self._asgi_send({"type": "http.response.body", "body": data, "more_body": True})
+        data = chunk.frame
+        if not self._may_start and (chunk.speaks or self._held_size > MAX_HELD):
+            self._may_start = True
+        if not self._may_start or self._turn.corked:
+            self._held.append(data)
+            self._held_size += len(data)
+        elif self._held or not self.status:
+            self._held.append(data)
+            await self.flush()
+        else:
+            await self._asgi_send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def flush(self) -> None:
+        """Write what is held, unless nothing has been spoken yet."""
+        if self._may_start and self._held:
+            await self._write(more=True)
 
     async def close(self) -> None:
-        """End a whole reply."""
-        data = DONE if self.status else await self._start(DONE)
-        await self._asgi_send({"type": "http.response.body", "body": data})
+        """End a whole reply: its last event and `[DONE]` leave together."""
+        self._held.append(DONE)
+        await self._write(more=False)
 
     async def fail(self, error: Error) -> None:
         """End a reply that is not whole: a true status if none was sent, else an error event and no `[DONE]`."""
@@ -77,18 +90,19 @@ class EventWriter:
             self.status = error.status
             await send_json(self._asgi_send, error.status, error.body(), _error_headers(self._turn, error))
             return
-        data = frame(msgspec.json.encode(error.body()))
-        await self._asgi_send({"type": "http.response.body", "body": data})
+        self._held.append(frame(msgspec.json.encode(error.body())))
+        await self._write(more=False)
 
-    async def _start(self, data: bytes) -> bytes:
-        """Send the status line; return what was held, with `data` behind it."""
-        self.status = 200
-        self._turn.timeline.sent = now()
-        headers = [*EVENT_STREAM, (b"x-request-id", self._turn.id.encode())]
-        await self._asgi_send({"type": "http.response.start", "status": 200, "headers": headers})
-        data = b"".join((*self._held, data))
+    async def _write(self, *, more: bool) -> None:
+        if not self.status:
+            self.status = 200
+            self._turn.timeline.sent = now()
+            headers = [*EVENT_STREAM, (b"x-request-id", self._turn.id.encode())]
+            await self._asgi_send({"type": "http.response.start", "status": 200, "headers": headers})
+        data = b"".join(self._held)
         self._held.clear()
-        return data
+        self._held_size = 0
+        await self._asgi_send({"type": "http.response.body", "body": data, "more_body": more})
 
 
 class ObjectWriter:

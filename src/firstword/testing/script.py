@@ -23,6 +23,7 @@ Script: TypeAlias = list[Step]
 Framing: TypeAlias = Literal["chunked", "length", "close", "none"]
 
 EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8"}
+CREATED = 1_767_000_000  # seconds since 1970, the same in every answer
 FLOOD_PIECE = 65_536  # bytes
 
 
@@ -156,7 +157,7 @@ def repeat(*steps: Step, times: int | None = None) -> Step:
 def chunk(delta: Mapping[str, Any], finish_reason: str | None = None, **others: Any) -> dict[str, Any]:
     """Return one `chat.completion.chunk` with this `delta`; `others` are added to it or replace its fields."""
     choice = {"index": 0, "delta": dict(delta), "finish_reason": finish_reason}
-    named = {"id": "chatcmpl-script", "object": "chat.completion.chunk", "created": 1_767_000_000, "model": "scripted"}
+    named = {"id": "chatcmpl-script", "object": "chat.completion.chunk", "created": CREATED, "model": "scripted"}
     return {**named, "choices": [choice], **others}
 
 

@@ -146,7 +146,8 @@ def answer(record: Record) -> script.Script:
     """Return what a good model does with a request that has no script."""
     path, body = record.path.partition("?")[0], record.body
     if path.endswith("/models"):
-        return script.json_document({"object": "list", "data": [{"id": id, "object": "model"} for id in MODELS]})
+        told = {"object": "model", "created": script.CREATED, "owned_by": "firstword"}
+        return script.json_document({"object": "list", "data": [{"id": id, **told} for id in MODELS]})
     if not path.endswith("/chat/completions"):
         return script.refuses(404, f"Unknown request URL: {path}", type="invalid_request_error")
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list):

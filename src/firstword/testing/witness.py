@@ -299,9 +299,9 @@ async def _answer(path: str, ledger: Ledger) -> dict[str, Any]:
     return {"met": met, "seen": ledger.of(marker)}
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """Return the options that both processes have."""
-    parser = argparse.ArgumentParser(description=description)
+def arguments(rules: str | None) -> argparse.ArgumentParser:
+    """Return the options that both processes have; the first line of a module's `rules` describes it."""
+    parser = argparse.ArgumentParser(description=(rules or "").partition("\n")[0])
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     return parser

@@ -259,11 +259,13 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         self._stop_timer()
         self._draining = False
-        if self._keeps_alive and self._failure is None:
+        assert self._transport is not None
+        # A request that the upstream answered before reading all of it (413) would stand before the next one.
+        whole = self._transport.get_write_buffer_size() == 0
+        if whole and self._keeps_alive and self._failure is None:
             self._busy = False
             if self._paused:
                 self._paused = False
-                assert self._transport is not None
                 self._transport.resume_reading()
             self._on_idle(self)
         else:

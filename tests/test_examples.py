@@ -1,0 +1,255 @@
+"""The examples run, and so does what the user's documents show.
+
+Rules: an example is loaded from its file as a user would, and called over HTTP; what it asks is asked of the scripted
+model, and read from that model's own records.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+import pytest
+from caller import Caller, turn
+from conftest import ROOT
+from served import Served
+
+import firstword
+from firstword import App
+from firstword.server import CHAT_PATHS
+from firstword.settings import Settings
+from firstword.testing import Upstream, script
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+DOCUMENTS = [ROOT / name for name in ("README.md", "README-CN.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+READMES = DOCUMENTS[:2]
+
+Load = Callable[[str], ModuleType]
+Serve = Callable[[App], Served]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, upstream: Upstream) -> Load:
+    """Load an example by its name; its models are the scripted one."""
+    for name in ("LLM_BASE_URL", "OPENAI_BASE_URL", "DEEPSEEK_BASE_URL"):
+        monkeypatch.setenv(name, upstream.base_url)
+
+    def load_file(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_file
+
+
+# --- the examples ----------------------------------------------------------------------------------
+
+
+async def test_a_document_that_fits_the_question_is_told_to_the_model(
+    load: Load, serve: Serve, upstream: Upstream
+) -> None:
+    """A caller asks about a parcel, which two documents of before_turn_rag.py know something about."""
+    caller = Caller(serve(load("before_turn_rag").app).url)
+
+    heard = await caller.says("When will my delivery be here?", user="rag")
+
+    [record] = await upstream.wait_settled("rag")
+    assert heard.text == "When will my delivery be here?"
+    assert record.body["messages"] == [
+        {"role": "system", "content": "Answer from these facts:\nA parcel takes two working days."},
+        {"role": "user", "content": "When will my delivery be here?"},
+    ]
+
+
+async def test_a_question_that_no_document_knows_reaches_the_model_as_it_is(
+    load: Load, serve: Serve, upstream: Upstream
+) -> None:
+    """A caller of before_turn_rag.py says something that no title holds."""
+    caller = Caller(serve(load("before_turn_rag").app).url)
+
+    await caller.says("Tell me a joke!", user="rag-none")
+
+    [record] = await upstream.wait_settled("rag-none")
+    assert record.body["messages"] == [{"role": "user", "content": "Tell me a joke!"}]
+
+
+async def test_a_function_answers_in_two_steps(load: Load, serve: Serve) -> None:
+    """The model `orders` of own_model.py speaks before it has looked the order up."""
+    caller = Caller(serve(load("own_model").app).url)
+
+    heard = await caller.says("Where is order 42?", model="orders")
+
+    texts = [chunk["choices"][0]["delta"].get("content") for chunk in heard.chunks]
+    assert texts == ["", "Let me look up order 42. ", "It arrives on Friday.", None]
+    assert (heard.finish_reasons, heard.done) == (["stop"], True)
+    assert heard.reads[-1][0] - heard.reads[0][0] > 0.05, "the first sentence waited for the second"
+
+
+async def test_a_function_asks_back_when_the_number_is_missing(load: Load, serve: Serve) -> None:
+    """The caller of own_model.py names no order; the plain function beside it is asked as well."""
+    caller = Caller(serve(load("own_model").app).url)
+
+    assert (await caller.says("Where is it?", model="orders")).text.startswith("Which order do you mean?")
+    assert (await caller.says(model="greeter")).text == "Good day, how can I help?"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "key"),
+    [
+        ("gpt-5-mini", "gpt-5-mini", "key-1"),
+        ("deepseek-chat", "deepseek-chat", "key-2"),
+        ("any", "gpt-5-mini", "key-1"),
+    ],
+)
+async def test_each_model_is_asked_with_its_own_key(
+    load: Load, serve: Serve, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, asked: str, answered: str, key: str
+) -> None:
+    """The caller of two_models.py names the first model, the second, or one that is not in the list."""
+    monkeypatch.setenv("OPENAI_API_KEY", "key-1")
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "key-2")
+    caller = Caller(serve(load("two_models").app).url)
+
+    heard = await caller.says(
+        "Hello", model=asked, user=f"two-{asked}", headers={"authorization": "Bearer the-caller's"}
+    )
+
+    [record] = await upstream.wait_settled(f"two-{asked}")
+    assert heard.text == "Hello"
+    assert (record.body["model"], record.header("authorization")) == (answered, f"Bearer {key}")
+
+
+async def test_a_mounted_app_answers_beside_the_routes_of_fastapi(
+    load: Load, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fastapi_mount.py has a route of its own; at its end no connection to the model may be left open."""
+    with Upstream.start() as own:
+        monkeypatch.setenv("LLM_BASE_URL", own.base_url)
+        served = serve(cast(App, load("fastapi_mount").web))
+        caller = Caller(served.url)
+
+        heard = await caller.says("Hello there", path="/llm/chat/completions")
+
+        assert (heard.text, heard.done) == ("Hello there", True)
+        assert (await caller.hears(path="/hello", method="GET")).json == {"say": "hello"}
+        assert (await caller.hears(path="/llm/health", method="GET")).json == {"status": "ok"}
+        served.stop()
+        assert (await own.wait_connections(open=0)).open == 0
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_no_long_number_is_spoken(load: Load, serve: Serve, streamed: bool) -> None:
+    """The model of stage_redact.py cuts one number in two, ends with another, and says a short one."""
+    caller = Caller(serve(load("stage_redact").app).url)
+    said = [script.text(part) for part in ("Dial 08", "00", " now,", " wait 20 seconds,", " say 4711")]
+    body = turn(script=script.events(script.role(), *said, script.finish(), script.done()), stream=streamed)
+
+    heard = await caller.hears(body)
+
+    text = heard.text if streamed else heard.json["choices"][0]["message"]["content"]
+    assert text == "Dial (hidden) now, wait 20 seconds, say (hidden)"
+
+
+def test_every_example_is_short_and_is_run_here() -> None:
+    """Somebody adds an example and forgets its test, or lets one grow over 40 lines."""
+    mine = Path(__file__).read_text()
+
+    assert EXAMPLES
+    assert [each.stem for each in EXAMPLES if f'load("{each.stem}")' not in mine] == []
+    assert [each.name for each in EXAMPLES if len(each.read_text().splitlines()) >= 40] == []
+
+
+# --- the documents ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_python_block_of_a_document_runs(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader copies a block into a file of its own: it needs nothing that the block does not say."""
+    monkeypatch.setenv("OPENAI_API_KEY", "key-1")
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "key-2")
+    for position, block in enumerate(blocks(document, "python")):
+        exec(compile(block, f"{document.name} block {position + 1}", "exec"), {"__name__": "copied"})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
+    """A file was moved, or a heading renamed. Links out of the repository are not followed."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (document.parent / name).resolve() if name else document
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("kind", ["bash", "python", "json"])
+def test_both_readmes_show_the_same_code(kind: str) -> None:
+    """The Chinese README is for other readers, not about another program."""
+    english, chinese = (blocks(readme, kind) for readme in READMES)
+
+    assert english
+    assert english == chinese
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_readme_names_every_setting_with_its_default(readme: Path) -> None:
+    """A setting is added, renamed or given another default."""
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", prose(readme), re.MULTILINE))
+    fields = Settings.model_fields.items()
+
+    for name, field in fields:
+        aliases = getattr(field.validation_alias, "choices", [f"FIRSTWORD_{name.upper()}"])
+        default = field.get_default(call_default_factory=True)
+        shown = {True: "`true`", False: "`false`"}.get(default, f"`{default}`") if default not in (None, []) else "–"
+        assert rows.get(str(aliases[0])) == shown, name
+    assert len(rows) == len(fields)
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_readme_names_every_error_and_path(readme: Path) -> None:
+    """An error that a caller can meet, or a route, is added without a word on it."""
+    text = prose(readme)
+    errors = [each for each in vars(firstword.errors).values() if isinstance(each, type)]
+
+    assert [
+        code
+        for code in sorted({each.code for each in errors if issubclass(each, firstword.Error) and each.code})
+        if f"`{code}`" not in text
+    ] == []
+    assert [
+        path
+        for path in ("/models", "/v1/models", "/health", "/ready", "/docs", "/openapi.json", *CHAT_PATHS)
+        if f"`{path}`" not in text
+    ] == []
+
+
+def test_the_guide_explains_every_public_name() -> None:
+    """A public name is added without a heading of its own in the guide."""
+    headings = re.findall(r"^#+ .*$", prose(ROOT / "docs" / "guide.md"), re.MULTILINE)
+
+    assert [name for name in firstword.__all__ if not any(f"`{name}`" in heading for heading in headings)] == []
+
+
+def blocks(document: Path, kind: str) -> list[str]:
+    """Return the code blocks of one kind."""
+    found = re.findall(rf"^```{kind}\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [str(block) for block in found]
+
+
+def prose(document: Path) -> str:
+    """Return a document without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of the headings, made as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
