@@ -104,8 +104,19 @@ async def test_words_come_in_the_strict_form_whoever_answers(caller: Caller, mod
     chunks = strict(heard)
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert chunks[-1]["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    assert all(chunk["choices"][0]["delta"]["content"] for chunk in chunks[1:-1])  # an empty word is no chunk
     assert {chunk["model"] for chunk in chunks} == {"scripted" if model == "relayed" else model}
     assert heard.text == "Hello there." if model != "demo" else heard.text.split() != []
+
+
+@pytest.mark.parametrize("model", ["relayed", "demo", "answers", "returns"])
+async def test_the_end_leaves_with_the_last_event(caller: Caller, model: str) -> None:
+    """A client that hangs up at `finish_reason` would meet a `[DONE]` on a closed line."""
+    ending = script.send("".join(step["text"] for step in (script.finish(), script.done())))
+    heard = await caller.says(model=model, pace=0, script=script.events(script.role(), script.text("Hi"), ending))
+
+    assert heard.reads[-1][1].count(b"data: ") == 2
+    assert heard.finish_reasons == ["stop"]
 
 
 async def test_a_relayed_event_keeps_its_very_bytes(caller: Caller) -> None:
@@ -324,7 +335,7 @@ async def test_a_reply_in_one_piece_is_never_half_of_it(caller: Caller, model: s
     assert (heard.status, b"Hello" in heard.body, b"sk-secret" in heard.body) == (status, False, False)
 
 
-# --- stream: when an event arrives ---------------------------------------------------------------------------
+# --- when an event arrives ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -336,6 +347,25 @@ async def test_no_event_waits_for_the_next(caller: Caller, count: int) -> None:
         async with caller.dials(turn(script=way)) as call:
             await call.hears_word(said.split()[-1])
             assert (call.heard.text, call.heard.whole) == (said, False)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": "Hi"},
+        {"refusal": "No."},
+        {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"function_call": {"name": "f", "arguments": ""}},
+        {"audio": {"id": "a", "transcript": "Hi"}},
+    ],
+    ids=lambda delta: "+".join(delta),
+)
+async def test_what_somebody_hears_or_acts_on_commits_us(caller: Caller, delta: Json) -> None:
+    """The model falls silent after one such chunk; the caller has it, and the status."""
+    said = [script.head(200, script.EVENT_STREAM), script.role(), script.event(script.chunk(delta))]
+    async with caller.dials(turn(script=said)) as call:
+        await call.hears_word(json.dumps(delta, separators=(",", ":")))
+        assert (call.heard.status, call.heard.chunks[-1]["choices"][0]["delta"]) == (200, delta)
 
 
 async def test_events_arrive_one_by_one_as_they_were_sent(caller: Caller, upstream: Upstream) -> None:

@@ -6,8 +6,10 @@ model, and read from that model's own records.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -80,16 +82,28 @@ async def test_a_question_that_no_document_knows_reaches_the_model_as_it_is(
     assert record.body["messages"] == [{"role": "user", "content": "Tell me a joke!"}]
 
 
-async def test_a_function_answers_in_two_steps(load: Load, serve: Serve) -> None:
-    """The model `orders` of own_model.py speaks before it has looked the order up."""
-    caller = Caller(serve(load("own_model").app).url)
+async def test_a_function_is_heard_while_it_still_looks_up(load: Load, serve: Serve) -> None:
+    """The database behind own_model.py is slow: it answers when the caller has heard the first sentence."""
+    module = load("own_model")
+    look_up, heard_first = module.look_up, threading.Event()
 
-    heard = await caller.says("Where is order 42?", model="orders")
+    async def look_up_slowly(number: str) -> str:
+        await asyncio.to_thread(heard_first.wait, 5)
+        return str(await look_up(number))
 
-    texts = [chunk["choices"][0]["delta"].get("content") for chunk in heard.chunks]
-    assert texts == ["", "Let me look up order 42. ", "It arrives on Friday.", None]
+    module.look_up = look_up_slowly
+    caller = Caller(serve(module.app).url)
+
+    async with caller.dials(turn("Where is order 42?", model="orders")) as call:
+        await call.hears_word("Let me look up order 42. ")
+        assert b"Friday" not in call.heard.body
+        heard_first.set()
+        async for _ in call.listens():
+            pass
+
+    heard = call.heard
+    assert heard.text == "Let me look up order 42. It arrives on Friday."
     assert (heard.finish_reasons, heard.done) == (["stop"], True)
-    assert heard.reads[-1][0] - heard.reads[0][0] > 0.05, "the first sentence waited for the second"
 
 
 async def test_a_function_asks_back_when_the_number_is_missing(load: Load, serve: Serve) -> None:

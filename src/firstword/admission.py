@@ -70,10 +70,11 @@ class Gate:
         """
         if self.local_only:
             _check_local(headers, client)
+        if self._holds_key and not self._digests:
             return None
         key = read_key(headers)
         if not self._digests:
-            return None if self._holds_key else key
+            return key
         if key is None:
             raise Unauthorized("No key was sent.", hint=HOW_TO_SEND)
         digest = _digest(key)
@@ -98,18 +99,24 @@ def _check_local(headers: Mapping[str, str], client: Sequence[Any] | None) -> No
     """Raise Forbidden unless the request was made on this machine, for this machine.
 
     A tunnel or port forward (Codespaces, ngrok) and a rebound DNS name arrive from loopback too: they are told by
-    the Host header and by what a proxy adds.
+    the Host header and by what a proxy adds. So does a page of any site in a browser here, which may post without
+    asking first: it is told by its Origin.
     """
-    host = headers.get("host", "")
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     forwarded = any(mark in headers for mark in ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"))
+    named = [headers.get("host", "")]
+    if "origin" in headers:
+        named.append(headers["origin"].partition("://")[2])
     # A Unix socket has no client address; file permissions guard it.
     peer_is_local = client is None or is_loopback(str(client[0]))
-    if not peer_is_local or forwarded or not is_loopback(name):
+    if not peer_is_local or forwarded or not all(is_loopback(_without_port(host)) for host in named):
         raise Forbidden(
             "This server holds a key and has no gate keys, so it answers its own machine only.",
             hint="its operator can set FIRSTWORD_KEYS, or start it with --open",
         )
+
+
+def _without_port(host: str) -> str:
+    return host if host.endswith("]") else host.rsplit(":", 1)[0]
 
 
 def _digest(key: str) -> bytes:

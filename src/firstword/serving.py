@@ -53,6 +53,7 @@ def options() -> dict[str, Any]:
         "access_log": False,  # it would write URLs, which may hold a session or a key; a turn has a line of its own
         "log_config": logging,
         "server_header": False,
+        "proxy_headers": False,  # who a caller is must not be for the caller to say
         "timeout_keep_alive": int(KEEP_ALIVE),
         "timeout_graceful_shutdown": int(SHUTDOWN_TIMEOUT),
     }

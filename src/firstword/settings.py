@@ -64,9 +64,9 @@ class Settings(BaseSettings):
 
 
 def load(**given: Any) -> Settings:
-    """Return the settings, those `given` (and not None) first. Raises ConfigError that names each wrong one."""
+    """Return the settings, those `given` (not None, not empty) first. Raises ConfigError that names each wrong one."""
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in given.items() if value not in (None, "")})
     except ValidationError as error:
         # Never pydantic's own text: it repeats the value, which may be a key.
         wrong = "; ".join(f"{_env_name(str(each['loc'][0]))}: {each['msg'].lower()}" for each in error.errors())

@@ -143,6 +143,8 @@ def test_each_of_n_choices_gets_the_answer_and_an_end() -> None:
         ("10 divided by 4", "10 divided by 4 is 2.5."),
         ("0.1 + 0.2", "0.1 plus 0.2 is 0.3."),
         ("7 - 9 please", "7 minus 9 is -2."),
+        ("what is 6*7", "6 times 7 is 42."),
+        ("twenty one plus two", "I heard you say: twenty one plus two."),
         ("5 divided by zero", "Nothing can be divided by zero."),
         ("call 555-1234 on 2024-05-06", "I heard you say: call 555-1234 on 2024-05-06."),
         ("Can you count to five?", "1, 2, 3, 4, 5."),

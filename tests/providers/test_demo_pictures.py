@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from firstword.providers._demo_pictures import Picture, pictures
+from firstword.providers.demo.pictures import Picture, pictures
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 321, 123)
 HEADERS = {

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from jsonschema import Draft202012Validator
 
-from firstword.providers._demo_instance import instance
-from firstword.providers._demo_pattern import Pattern
-from firstword.providers._demo_schema import FORMATS, Impossible
+from firstword.providers.demo.instance import instance
+from firstword.providers.demo.pattern import Pattern
+from firstword.providers.demo.schema import FORMATS, Impossible
 
 Schema = Any
 NODE = {"type": "object", "properties": {"value": {"type": "integer"}, "next": {"$ref": "#/$defs/node"}}}

@@ -93,6 +93,7 @@ class Server:
             return
         except Gone:
             return
+        send = _heard_by_somebody(send)
         writer = EventWriter(turn, send, keep=self._after is not None) if turn.stream else ObjectWriter(turn, send)
         # Two tasks, so that whichever ends first can end the other; both are over when this returns.
         answer = asyncio.create_task(self._answer(turn, writer))
@@ -182,6 +183,18 @@ class Server:
             type(error).__name__,
             " > ".join(places[-4:]),
         )
+
+
+def _heard_by_somebody(send: ASGISend) -> ASGISend:
+    """Return a `send` that ends the turn when the caller is gone, which some servers tell by an OSError."""
+
+    async def tell(message: MutableMapping[str, Any]) -> None:
+        try:
+            await send(message)
+        except OSError:
+            raise asyncio.CancelledError from None  # what a hang-up is to a turn, whoever notices it first
+
+    return tell
 
 
 async def _hang_up(receive: Receive) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ._demo_schema import LONGEST_PATTERN, Impossible
+from .schema import LONGEST_PATTERN, Impossible
 
 LONGEST_TEXT = 2_000  # characters
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -13,8 +13,8 @@ from itertools import count, islice
 from math import ceil, floor
 from typing import Any, NamedTuple
 
-from ._demo_pattern import LONGEST_TEXT, Pattern
-from ._demo_schema import FORMATS, STEPS, Impossible, Schema, listed, mapping, number, same, types
+from .pattern import LONGEST_TEXT, Pattern
+from .schema import FORMATS, STEPS, Impossible, Schema, listed, mapping, number, same, types
 
 DEEPEST = 40  # levels; a schema in real use has a handful
 _ROOMY = 4  # levels in which optional properties and items are filled too

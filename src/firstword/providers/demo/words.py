@@ -13,22 +13,23 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..turn import words as text_of
-from ._demo_pictures import Picture, pictures
+from ...turn import words as text_of
+from .pictures import Picture, pictures
 
 Messages = Sequence[Mapping[str, Any]]
 
 LIMIT = 4_000  # characters
 QUOTED = 20  # words of the caller's that are said back, or twice as many Chinese characters
 REPEATED = 80  # words of a tool's result
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+HAN = "\u3400-\u9fff"  # Chinese characters, for a character class
 
 _SPEAKERS = ("user", "assistant", "tool", "function")
-_CHINESE = re.compile(f"[{HAN}]")
+CHINESE = re.compile(f"[{HAN}]")
+_TIMES = re.compile(r"(?<=\d)\s*\*\s*(?=\d)")
 # Markup, control characters, arrows, symbols and emoji; the joiners that Persian and Hindi are written with stay.
 _UNSPOKEN = re.compile(
-    "[*#`~|<>{}\\[\\]\\\\^\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\u200e\u200f\u202a-\u202e\u2190-\u21ff\u2460-\u27bf\u2b00-\u2bff"
-    "\ufe0f\ud800-\udfff\U0001f000-\U0001faff\U000e0000-\U000e007f]"
+    "[*#`~|<>{}\\[\\]\\\\^\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\u200e\u200f\u202a-\u202e"
+    "\u2190-\u21ff\u2460-\u27bf\u2b00-\u2bff\ufe0f\ud800-\udfff\U0001f000-\U0001faff\U000e0000-\U000e007f]"
 )
 _COUNTED = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -36,27 +37,15 @@ _COUNTED = (
     "零 一 二 三 四 五 六 七 八 九 十 十一 十二 十三 十四 十五 十六 十七 十八 十九 二十",
 )
 _SPELLED = {"两": 2, **{word: value for row in _COUNTED for value, word in enumerate(row.split())}}
-# Longer names first: 十二 is not 十. What touches a letter, or a dash or slash with a digit, is a part of something.
-_NUMBER = (
-    rf"(?<![A-Za-z0-9_./-])(?<!ty )(-?\d{{1,12}}(?:\.\d{{1,6}})?|{'|'.join(sorted(_SPELLED, key=len, reverse=True))})"
-    r"(?![A-Za-z0-9_]|[./-]\d)"
-)
-
-
-class _Operator(NamedTuple):
-    spelled: re.Pattern[str]
-    reckon: Callable[[Fraction, Fraction], Fraction]
-
-
-def _operator(signs: str, reckon: Callable[[Fraction, Fraction], Fraction]) -> _Operator:
-    return _Operator(re.compile(rf"{_NUMBER}(?:{signs}){_NUMBER}", re.IGNORECASE), reckon)
-
-
-_OPERATORS = (
-    _operator(r"\s*(?:plus|\+|加上?)\s*", lambda one, other: one + other),
-    _operator(r"\s*(?:minus|减去?)\s*|\s+-\s+", lambda one, other: one - other),
-    _operator(r"\s*(?:times|multiplied by|x|\*|×|乘以?)\s*", lambda one, other: one * other),
-    _operator(r"\s*(?:divided by|over|÷|除以)\s*|\s+/\s+", lambda one, other: one / other),
+_WORD = re.compile(r"(?<![A-Za-z0-9_-])(?<!ty )[A-Za-z]+(?![A-Za-z0-9_])|[零一二两三四五六七八九十]+")
+# What touches a letter, or a dash or slash with a digit, is a part of something else, such as a date.
+_NUMBER = r"(?<![A-Za-z0-9_./-])(-?\d{1,12}(?:\.\d{1,6})?)(?![A-Za-z0-9_]|[./-]\d)"
+# The order is that of `_Language.operators`.
+_OPERATORS: tuple[tuple[str, Callable[[Fraction, Fraction], Fraction]], ...] = (
+    (r"\s*(?:plus|\+|加上?)\s*", lambda one, other: one + other),
+    (r"\s*(?:minus|减去?)\s*|\s+-\s+", lambda one, other: one - other),
+    (r"\s*(?:times|multiplied by|x|×|乘以?)\s*", lambda one, other: one * other),
+    (r"\s*(?:divided by|over|÷|除以)\s*|\s+/\s+", lambda one, other: one / other),
 )
 
 
@@ -69,13 +58,13 @@ class _Language(NamedTuple):
     and_so_on: str
     heard: str
     nothing: str
-    greeting: re.Pattern[str]
+    greeting: str  # patterns, in this and the next, that are compiled when first needed
     hello: str
-    rules: tuple[tuple[re.Pattern[str], str], ...]
+    rules: tuple[tuple[str, str], ...]  # pattern, answer
     operators: tuple[str, ...]
     reckoned: str
     by_zero: str
-    counting: re.Pattern[str]
+    counting: str
     no_further: str
     tool: str
     empty: str
@@ -91,10 +80,6 @@ class _Language(NamedTuple):
     file: str
 
 
-def _compiled(*rules: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(pattern, re.IGNORECASE), answer) for pattern, answer in rules)
-
-
 _ENGLISH = _Language(
     line="This is the demo model of firstword; set LLM_BASE_URL to hear a real one.",
     gap=" ",
@@ -102,9 +87,9 @@ _ENGLISH = _Language(
     and_so_on=", and so on.",
     heard="I heard you say: {}",
     nothing="I did not hear any words. Please say something.",
-    greeting=re.compile(r"\W*(?:hi|hello|hey|howdy|greetings|good (?:morning|afternoon|evening))\b", re.IGNORECASE),
+    greeting=r"\W*(?:hi|hello|hey|howdy|greetings|good (?:morning|afternoon|evening))\b",
     hello="Hello!",
-    rules=_compiled(
+    rules=(
         (r"\bjoke\b", "Why did the developer go broke? Because he used up all his cache."),
         (
             r"\bstory\b",
@@ -126,7 +111,7 @@ _ENGLISH = _Language(
     operators=("plus", "minus", "times", "divided by"),
     reckoned="{} {} {} is {}.",
     by_zero="Nothing can be divided by zero.",
-    counting=re.compile(rf"\bcount\b.{{0,30}}?\bto {_NUMBER}", re.IGNORECASE),
+    counting=rf"\bcount\b.{{0,30}}?\bto {_NUMBER}",
     no_further="I count to twenty and no further:",
     tool="The {} tool says: {}",
     empty="nothing",
@@ -149,9 +134,9 @@ _MANDARIN = _Language(
     and_so_on="，等等。",
     heard="我听到您说：{}",
     nothing="我没有听到内容，请再说一遍。",
-    greeting=re.compile(r"\W*(?:你好|您好|嗨|哈喽|早上好|下午好|晚上好)"),
+    greeting=r"\W*(?:你好|您好|嗨|哈喽|早上好|下午好|晚上好)",
     hello="您好！",
-    rules=_compiled(
+    rules=(
         ("笑话", "程序员为什么总分不清万圣节和圣诞节？因为八进制的三十一等于十进制的二十五。"),
         (
             "故事",
@@ -171,7 +156,7 @@ _MANDARIN = _Language(
     operators=("加", "减", "乘以", "除以"),
     reckoned="{}{}{}等于{}。",
     by_zero="零不能做除数。",
-    counting=re.compile(rf"数.{{0,6}}?到\s*{_NUMBER}"),
+    counting=rf"数.{{0,6}}?到\s*{_NUMBER}",
     no_further="我最多数到二十：",
     tool="{} 工具说：{}",
     empty="没有内容",
@@ -204,13 +189,18 @@ def last_words(messages: Messages) -> str:
 
 def speakable(text: str) -> str:
     """Return the first `LIMIT` characters on one line, without markup and emoji."""
-    return " ".join(_UNSPOKEN.sub("", text[:LIMIT]).split())
+    return " ".join(_UNSPOKEN.sub("", _TIMES.sub(" × ", text[:LIMIT])).split())
 
 
 def numbers(text: str) -> list[float]:
     """Return the numbers in a text, as digits or spelled up to twenty."""
-    values = map(_value, re.findall(_NUMBER, text, re.IGNORECASE))
+    values = map(Fraction, re.findall(_NUMBER, _in_digits(text)))
     return [int(value) if value.denominator == 1 else float(value) for value in values]
+
+
+def _in_digits(text: str) -> str:
+    """Return a text with the numbers that are spelled, up to twenty, written in digits."""
+    return _WORD.sub(lambda word: str(_SPELLED.get(word[0].lower(), word[0])), text)
 
 
 def answer(messages: Messages, *, line: bool = True) -> str:
@@ -218,7 +208,7 @@ def answer(messages: Messages, *, line: bool = True) -> str:
     last = last_said(messages)
     directive = last.get("role") == "assistant"
     heard = speakable(text_of(last.get("content"))) if directive else last_words(messages)
-    language = _MANDARIN if _CHINESE.search(heard) else _ENGLISH
+    language = _MANDARIN if CHINESE.search(heard) else _ENGLISH
     if last.get("role") in ("tool", "function"):
         sentences = list(_results(messages, language))
     elif directive and heard:
@@ -234,19 +224,21 @@ def answer(messages: Messages, *, line: bool = True) -> str:
 
 def _to(heard: str, language: _Language) -> Iterator[str]:
     """Yield the sentences that answer what was heard."""
-    if language.greeting.match(heard):
+    if re.match(language.greeting, heard, re.IGNORECASE):
         yield language.hello
-    reply = _reckoned(heard, language) or _counted(heard, language)
-    reply = reply or next((answer for pattern, answer in language.rules if pattern.search(heard)), None)
-    yield reply or language.heard.format(_shortened(heard, language, most=QUOTED))
+    counted = _in_digits(heard)
+    reply = _reckoned(counted, language) or _counted(counted, language)
+    rules = (answer for pattern, answer in language.rules if re.search(pattern, heard, re.IGNORECASE))
+    yield reply or next(rules, "") or language.heard.format(_shortened(heard, language, most=QUOTED))
 
 
 def _reckoned(heard: str, language: _Language) -> str | None:
-    for operator, name in zip(_OPERATORS, language.operators, strict=True):
-        if found := operator.spelled.search(heard):
-            one, other = _value(found[1]), _value(found[2])
+    """Return the result of the first sum in the words."""
+    for (sign, reckon), name in zip(_OPERATORS, language.operators, strict=True):
+        if found := re.search(f"{_NUMBER}(?:{sign}){_NUMBER}", heard, re.IGNORECASE):
+            one, other = Fraction(found[1]), Fraction(found[2])
             try:
-                result = operator.reckon(one, other)
+                result = reckon(one, other)
             except ZeroDivisionError:
                 return language.by_zero
             return language.reckoned.format(_spoken(one), name, _spoken(other), _spoken(result))
@@ -254,16 +246,13 @@ def _reckoned(heard: str, language: _Language) -> str | None:
 
 
 def _counted(heard: str, language: _Language) -> str | None:
-    found = language.counting.search(heard)
-    most = _value(found[1]) if found else Fraction(0)
+    """Return the numbers up to the one that was asked for."""
+    found = re.search(language.counting, heard, re.IGNORECASE)
+    most = int(Fraction(found[1])) if found else 0
     if most < 1:
         return None
-    counted = ", ".join(str(at) for at in range(1, min(int(most), 20) + 1)) + language.stop
+    counted = ", ".join(map(str, range(1, min(most, 20) + 1))) + language.stop
     return f"{language.no_further} {counted}" if most > 20 else counted
-
-
-def _value(text: str) -> Fraction:
-    return Fraction(_SPELLED.get(text.lower(), text))
 
 
 def _spoken(value: Fraction) -> str:

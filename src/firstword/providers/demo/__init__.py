@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..turn import words as text_of
-from ._demo_instance import instance
-from ._demo_words import HAN, LIMIT, answer, last_said, last_words, name_words, numbers
+from ...turn import words as text_of
+from .instance import instance
+from .words import CHINESE, HAN, QUOTED, answer, last_said, last_words, name_words, numbers
 
 PACE = 3.0  # words a second, as a person speaks
 SLOWEST = 60.0  # seconds for a word, whatever pace is asked for
@@ -25,14 +25,14 @@ JSON_HASTE = 10  # times as fast: JSON is not listened to
 MOST_CHOICES = 8
 MOST_TOOLS = 128
 LONGEST_PIECE = 8  # tokens in a chunk without a space
-COUNTED = 100_000  # characters of a text that are counted one by one; after that a token is four characters
+COUNTED = 20_000  # characters of a text that are counted one by one; after that a token is four characters
 
 _TOKEN = re.compile(rf"\s*(?:[{HAN}]|[^\W_{HAN}]{{1,4}}|\S)|\s+")
-_HAN = re.compile(rf"\s*[{HAN}]")
 _SMALL_WORDS = "in|for|of|at|about|from|on|to|into|with|named|called"
 # "weather in New York, please" holds "New York"; a phrase goes on to the next small word or comma.
 _PHRASE = re.compile(
-    rf"\b({_SMALL_WORDS})\s+(.{{1,80}}?)(?=\s+(?:{_SMALL_WORDS}|and|or|please|today|tomorrow|now|right)\b|[,;:!?]|\.(?:\s|$)|$)",
+    rf"\b({_SMALL_WORDS})\s+(.{{1,80}}?)"
+    rf"(?=\s+(?:{_SMALL_WORDS}|and|or|please|today|tomorrow|now|right)\b|[,;:!?]|\.(?:\s|$)|$)",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r'"([^"]{1,200})"|“([^”]{1,200})”|「([^」]{1,200})」|《([^》]{1,200})》')
@@ -134,8 +134,8 @@ def _pieces(tokens: list[str]) -> Iterator[list[str]]:
     """Yield the tokens of each chunk: a word with the space before it, or two Chinese characters."""
     piece: list[str] = []
     for token in tokens:
-        han = sum(map(bool, map(_HAN.match, piece))) if _HAN.match(token) else 0
-        if piece and (token[0].isspace() or han == 2 or len(piece) == LONGEST_PIECE):
+        paired = CHINESE.search(token) and sum(map(bool, map(CHINESE.search, piece))) == 2
+        if piece and (token[0].isspace() or paired or len(piece) == LONGEST_PIECE):
             yield piece
             piece = []
         piece.append(token)
@@ -208,7 +208,7 @@ def _phrases(heard: str) -> list[str]:
 
 
 def _few(heard: str) -> str:
-    return " ".join(heard.split(maxsplit=20)[:20])[: LIMIT // 20]
+    return " ".join(heard.split(maxsplit=QUOTED)[:QUOTED])[: QUOTED * 10]
 
 
 def _count(value: Any) -> int | None:
