@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -207,29 +207,50 @@ class Line:
         return [record.header("authorization") for record in self.reached()]
 
 
-async def test_a_held_key_goes_upstream_and_the_callers_never(serve: Start, upstream: Upstream) -> None:
-    """On this machine, without a gate: whatever the caller sends, the provider sees the server's key."""
-    line = Line(serve(App(base_url=upstream.base_url, api_key=HELD)), upstream)
+@pytest.fixture(scope="module")
+def _held(upstream: Upstream) -> Iterator[Served]:
+    server = Served(App(base_url=upstream.base_url, api_key=HELD))
+    yield server
+    server.stop()
 
-    assert (await line.says(key="sk-caller")).status == 200
-    assert (await line.says(headers={"api-key": "sk-caller", "x-api-key": "sk-caller"})).status == 200
-    assert (await line.says()).status == 200
-    assert line.keys() == [f"Bearer {HELD}"] * 3
-    assert not [value for record in line.reached() for _, value in record.headers if "sk-caller" in value]
+
+@pytest.fixture(scope="module")
+def _plain(upstream: Upstream) -> Iterator[Served]:
+    server = Served(App(base_url=upstream.base_url))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def held(_held: Served, upstream: Upstream) -> Line:
+    """A server that holds a key, and answers this machine only."""
+    return Line(_held, upstream)
+
+
+@pytest.fixture
+def plain(_plain: Served, upstream: Upstream) -> Line:
+    """A server that passes the callers' keys on."""
+    return Line(_plain, upstream)
+
+
+async def test_a_held_key_goes_upstream_and_the_callers_never(held: Line) -> None:
+    """On this machine, without a gate: whatever the caller sends, the provider sees the server's key."""
+    assert (await held.says(key="sk-caller")).status == 200
+    assert (await held.says(headers={"api-key": "sk-caller", "x-api-key": "sk-caller"})).status == 200
+    assert (await held.says()).status == 200
+    assert held.keys() == [f"Bearer {HELD}"] * 3
+    assert not [value for record in held.reached() for _, value in record.headers if "sk-caller" in value]
 
 
 @pytest.mark.parametrize(
     "headers", [{"x-forwarded-for": "1.2.3.4"}, {"host": "a.example"}, {"origin": "https://a.example"}]
 )
-async def test_a_held_key_is_not_lent_to_the_internet(
-    serve: Start, upstream: Upstream, headers: dict[str, str]
-) -> None:
+async def test_a_held_key_is_not_lent_to_the_internet(held: Line, headers: dict[str, str]) -> None:
     """A tunnel leads to the port, or a page in the operator's browser posts to it."""
-    line = Line(serve(App(base_url=upstream.base_url, api_key=HELD)), upstream)
-    heard = await line.says(headers=headers)
+    heard = await held.says(headers=headers)
 
-    assert (heard.status, heard.error["code"], line.reached()) == (403, "forbidden", [])
-    assert (await Caller(line.server.url).hears(path="/models", method="GET", headers=headers)).status == 403
+    assert (heard.status, heard.error["code"], held.reached()) == (403, "forbidden", [])
+    assert (await Caller(held.server.url).hears(path="/models", method="GET", headers=headers)).status == 403
 
 
 async def test_with_gate_keys_nobody_else_reaches_the_model(serve: Start, upstream: Upstream) -> None:
@@ -275,32 +296,31 @@ def echoes(key: str) -> list[tuple[script.Script, int]]:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_key_that_the_upstream_repeats_is_not_repeated(
-    serve: Start, upstream: Upstream, stream: bool, caplog: pytest.LogCaptureFixture
+    held: Line, plain: Line, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A careless server puts the Authorization header into its error: neither the held key nor a caller's comes out."""
     caplog.set_level("DEBUG")
-    held = Line(serve(App(base_url=upstream.base_url, api_key=HELD)), upstream)
-    passed = Line(serve(App(base_url=upstream.base_url)), upstream)
-    for line, key in ((held, None), (passed, "sk-caller-secret")):
+    for line, key in ((held, None), (plain, "sk-caller-secret")):
         for said, status in echoes(key or HELD):
             heard = await line.says(key=key, script=said, stream=stream)
             assert heard.status == (status if stream or status != 200 else 400)
             assert b"error" in heard.body
             assert not any(part in heard.body for part in (b"sk-held", b"sk-caller"))
+    assert "turn ended" in caplog.text
     assert not any(part in caplog.text for part in ("sk-held", "sk-caller"))
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_whose_key_was_refused_decides_who_is_told(serve: Start, upstream: Upstream, status: int) -> None:
+async def test_whose_key_was_refused_decides_who_is_told(held: Line, plain: Line, status: int) -> None:
     """A caller cannot mend the server's own key: theirs is a 502, and no reason to try again."""
     said = script.refuses(status, "Incorrect API key.", type="authentication_error", code="invalid_api_key")
-    held = await Line(serve(App(base_url=upstream.base_url, api_key=HELD)), upstream).says(script=said)
-    passed = await Line(serve(App(base_url=upstream.base_url)), upstream).says(key="sk-caller", script=said)
+    ours = await held.says(script=said)
+    theirs = await plain.says(key="sk-caller", script=said)
 
-    assert (held.status, held.headers["x-should-retry"]) == (502, "false")
-    assert "LLM_API_KEY" in held.error["message"]
-    assert (passed.status, passed.headers["x-should-retry"]) == (status, "false")
-    assert (passed.error["message"], passed.error["code"]) == ("Incorrect API key.", "invalid_api_key")
+    assert (ours.status, ours.headers["x-should-retry"]) == (502, "false")
+    assert "LLM_API_KEY" in ours.error["message"]
+    assert (theirs.status, theirs.headers["x-should-retry"]) == (status, "false")
+    assert (theirs.error["message"], theirs.error["code"]) == ("Incorrect API key.", "invalid_api_key")
 
 
 async def test_without_any_key_a_provider_is_not_even_dialled(serve: Start, upstream: Upstream) -> None:

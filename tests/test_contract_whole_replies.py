@@ -97,8 +97,8 @@ async def test_unknown_fields_are_kept_where_they_stood(caller: Caller) -> None:
         script.event(script.chunk({"reasoning_content": "Let me"}, provider={"name": "p"}, usage=None)),
         script.event(script.chunk({"reasoning_content": " think.", "extra_content": {"google": {"sig": "=="}}})),
         script.event(script.chunk({"content": "Hi"}, tier="gold")),
-        script.event({**script.chunk({}), "choices": [{**ENDING, "native_finish_reason": "STOP", "odd": None}]}),
-        script.usage(),
+        script.event(script.chunk({}, choices=[{**ENDING, "native_finish_reason": "STOP", "odd": None}])),
+        script.event(script.chunk({}, usage=script.tokens(), system_fingerprint=None)),
         script.done(),
     )
 

@@ -21,7 +21,7 @@ from conftest import ROOT
 from served import Served
 
 import firstword
-from firstword import App
+from firstword import App, errors
 from firstword.server import CHAT_PATHS
 from firstword.settings import Settings
 from firstword.testing import Upstream, script
@@ -216,33 +216,26 @@ def test_both_readmes_show_the_same_code(kind: str) -> None:
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_the_readme_names_every_setting_with_its_default(readme: Path) -> None:
     """A setting is added, renamed or given another default."""
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", prose(readme), re.MULTILINE))
-    fields = Settings.model_fields.items()
-
-    for name, field in fields:
+    shown = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", prose(readme), re.MULTILINE))
+    expected = {}
+    for name, field in Settings.model_fields.items():
         aliases = getattr(field.validation_alias, "choices", [f"FIRSTWORD_{name.upper()}"])
         default = field.get_default(call_default_factory=True)
-        shown = {True: "`true`", False: "`false`"}.get(default, f"`{default}`") if default not in (None, []) else "–"
-        assert rows.get(str(aliases[0])) == shown, name
-    assert len(rows) == len(fields)
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        expected[aliases[0]] = "–" if default in (None, []) else f"`{text}`"
+
+    assert shown == expected
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_the_readme_names_every_error_and_path(readme: Path) -> None:
     """An error that a caller can meet, or a route, is added without a word on it."""
+    classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.Error)]
+    codes = {each.code for each in classes if each.code is not None}
+    paths = {"/models", "/v1/models", "/health", "/ready", "/docs", "/openapi.json", *CHAT_PATHS}
     text = prose(readme)
-    errors = [each for each in vars(firstword.errors).values() if isinstance(each, type)]
 
-    assert [
-        code
-        for code in sorted({each.code for each in errors if issubclass(each, firstword.Error) and each.code})
-        if f"`{code}`" not in text
-    ] == []
-    assert [
-        path
-        for path in ("/models", "/v1/models", "/health", "/ready", "/docs", "/openapi.json", *CHAT_PATHS)
-        if f"`{path}`" not in text
-    ] == []
+    assert [word for word in sorted(codes | paths) if f"`{word}`" not in text] == []
 
 
 def test_the_guide_explains_every_public_name() -> None:

@@ -328,20 +328,25 @@ async def test_a_generator_that_is_between_two_words_is_closed_in_its_own_task(
 
 async def test_a_plain_generator_ends_when_its_thread_is_free(serve: Serve, upstream: Upstream) -> None:
     """The caller hangs up while a thread is busy: it cannot be stopped, but then its `finally` runs."""
-    go_on, cleaned = threading.Event(), threading.Event()
+    busy, go_on, cleaned = threading.Event(), threading.Event(), threading.Event()
     app = App(base_url=upstream.base_url)
 
     @app.model("mine")
     def waits(turn: Turn) -> Iterator[str]:
         try:
             yield "One "
+            busy.set()
             go_on.wait(5)
             yield "two"
         finally:
             cleaned.set()
 
     served = serve(app)
-    await _hang_up_after_one(Caller(served.url), "mine")
+    async with Caller(served.url).dials(turn(model="mine")) as call:
+        await call.hears_word("One ")
+        assert busy.wait(2)
+        call.hangs_up()
+        await call.writer.wait_closed()
     assert served.left_open() == {"in_use": 0, "turns": 0}
     assert not cleaned.is_set()
     go_on.set()

@@ -160,6 +160,7 @@ async def test_a_mistake_in_a_stage_ends_the_turn_and_closes_the_upstream(
     app: App, serve: Serve, upstream: Upstream
 ) -> None:
     """A stage breaks on the second word: the caller is told, and the model is not left talking to nobody."""
+    slowly = [*script.stalls_after("One"), script.wait(0.05), script.text(" two"), script.text(" three")]
 
     @app.stage
     async def breaks(turn: Turn, send: Send, call_next: CallNext) -> None:
@@ -171,7 +172,7 @@ async def test_a_mistake_in_a_stage_ends_the_turn_and_closes_the_upstream(
         await call_next(turn, relay)
 
     served = serve(app)
-    heard = await Caller(served.url).says(script=script.stalls_after("One two three"), user="stage-breaks")
+    heard = await Caller(served.url).says(script=slowly, user="stage-breaks")
     (record,) = await upstream.wait_closed("stage-breaks")
     assert (heard.text, heard.done, heard.error["type"]) == ("One", False, "server_error")
     assert record.closed_by == "peer"

@@ -20,7 +20,6 @@ from .model import Limits, Model, embedded, listed, remote
 from .own import in_thread, own
 from .providers import Embedded, Remote
 from .server import Bounds, Server
-from .settings import Settings, load, proxy_url
 from .transport import Origin, Proxy, Transport, read_proxy
 from .turn import CallNext, Send, Stage, Turn, compose
 
@@ -65,7 +64,9 @@ class App:
         debug: bool | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "models")}
-        self.settings: Settings = load(**given)
+        from .settings import load  # here, because pydantic doubles the time of `import firstword`
+
+        self.settings = load(**given)
         self._models = [_as_model(each) for each in models]
         self._platform = plugins.load("platforms", self.settings.platform)
         self._functions: dict[str, CallNext] = {}
@@ -313,5 +314,7 @@ def _as_model(model: Model | str) -> Model:
 
 
 def _proxy_for(origin: Origin) -> Proxy | None:
+    from .settings import proxy_url
+
     url = None if origin.scheme == "http" or origin.is_loopback else proxy_url(origin.host)
     return read_proxy(url) if url else None

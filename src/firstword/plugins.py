@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
 from typing import Any
 
 from .errors import ConfigError
@@ -33,4 +32,6 @@ def load(kind: str, name: str) -> Any:
 
 
 def _entry_points(kind: str) -> dict[str, Any]:
+    from importlib.metadata import entry_points  # slow to import, and needed by an App only
+
     return {point.name: point for point in entry_points(group=f"firstword.{kind}")}

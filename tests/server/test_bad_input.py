@@ -315,14 +315,10 @@ async def test_the_hot_path_takes_post_only(door: Door, method: str) -> None:
     assert (heard.headers["allow"], bool(heard.body)) == ("POST", method != "HEAD")
 
 
-@pytest.mark.parametrize(
-    "path", ["/nowhere", "/v1", "/chat", "/chat/completions/x", "/v2/chat/completions", "/%00", "//"]
-)
+@pytest.mark.parametrize("path", ["/nowhere", "/v1", "/chat", "/chat/completions/x", "/v2/chat/completions", "/%00"])
 async def test_an_unknown_path_is_told_where_to_go(door: Door, path: str) -> None:
     """A typo in the URL that somebody pasted."""
-    heard = await door.refuses(GOOD, 404 if path != "//" else 405, path=path)
-
-    assert path == "//" or "/chat/completions" in heard.error["message"]
+    assert "/chat/completions" in (await door.refuses(GOOD, 404, path=path)).error["message"]
 
 
 async def test_a_page_takes_no_post(door: Door) -> None:

@@ -95,7 +95,7 @@ async def test_not_ready_says_why_and_names_no_host(
 async def test_one_model_within_reach_is_enough(
     serve: Callable[[App], Served], upstream: Upstream, deaf: socket.socket
 ) -> None:
-    """Of two servers one is away; of one, a function remains, which is not what this page asks about."""
+    """Of two servers one is away."""
     two = App([Model("away", base_url=url_of(deaf)), "here"], base_url=upstream.base_url, warm=False)
 
     assert (await look(Caller(serve(two).url), "/ready"))[0] == 200
@@ -117,7 +117,8 @@ async def test_named_models_and_functions_are_all_that_is_listed(
     serve: Callable[[App], Served], upstream: Upstream
 ) -> None:
     """Any other name would be answered by the first of them, so the upstream's own list would mislead."""
-    app = App(["small", Model("large", base_url="http://127.0.0.1:1/v1", api_key="sk-large")], warm=False)
+    models: list[Model | str] = ["small", Model("large", base_url="http://127.0.0.1:1/v1", api_key="sk-large")]
+    app = App(models, base_url=upstream.base_url, warm=False)
     app.model("parrot")(lambda turn: turn.text)
     caller = Caller(serve(app).url)
 
@@ -232,6 +233,6 @@ async def test_a_mounted_app_answers_under_its_prefix(upstream: Upstream) -> Non
         # The document names its server by a path that is right wherever it is mounted.
         where = (await look(caller, "/llm/openapi.json"))[1]["servers"][0]["url"]
         assert PurePosixPath("/llm", where, "chat/completions") == PurePosixPath("/llm/chat/completions")
-        server.run(app.close)
     finally:
+        server.run(app.close)
         server.stop()

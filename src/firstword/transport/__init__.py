@@ -67,7 +67,7 @@ class Transport:
 
     async def _exchange(self, connection: Connection, head: bytes, body: bytes, deadline: float) -> Connection:
         try:
-            await connection.send(head, body)
+            await connection.send(head, body, deadline - now())
             await connection.head(deadline - now())
         except BaseException:
             connection.abort()

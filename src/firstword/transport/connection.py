@@ -29,7 +29,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[object] | None = None
-        self._writable: asyncio.Future[None] | None = None
+        self._writable = True  # the socket has room
         self._timer: asyncio.TimerHandle | None = None  # eviction when idle, the drain when ending
         self.closed = False
         self.uses = 0  # requests written so far
@@ -107,17 +107,14 @@ class Connection(asyncio.Protocol):
             else:
                 self._failure = UpstreamConnectError("The model's server closed the connection without an answer.")
         self._wake()
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
         self._on_closed(self)
 
     def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
+        self._writable = False
 
     def resume_writing(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        self._writable = True
+        self._wake()
 
     # --- httptools' side -------------------------------------------------------------------------
 
@@ -154,9 +151,10 @@ class Connection(asyncio.Protocol):
 
     # --- the pool's side -------------------------------------------------------------------------
 
-    async def send(self, head: bytes, body: bytes) -> None:
-        """Write one request. Returns when the socket has taken it."""
+    async def send(self, head: bytes, body: bytes, within: float) -> None:
+        """Write one request. Returns when the socket has taken it; `within` seconds, else UpstreamTimeout."""
         assert self._transport is not None
+        deadline = self._loop.time() + within
         self._stop_timer()
         if self.uses:
             self._reset()
@@ -168,14 +166,8 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.writelines((head, body))
         # An upstream may answer (413, 401) before it has read a large body: do not wait for the rest then.
-        while self._writable is not None and not self.heard and not self.closed:
-            await self._wait_writable()
-
-    async def _wait_writable(self) -> None:
-        self._waiter = self._loop.create_future()  # `heard` wakes it as well
-        assert self._writable is not None
-        await asyncio.wait((self._writable, self._waiter), return_when=asyncio.FIRST_COMPLETED)
-        self._waiter = None
+        while not self._writable and not self.heard and not self.closed:
+            await self._wait(deadline - self._loop.time(), "request")
 
     async def head(self, within: float, phase: str = "first token") -> None:
         """Wait for the response's status and headers; `within` seconds, else UpstreamTimeout.
