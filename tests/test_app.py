@@ -44,7 +44,6 @@ async def test_without_models_the_callers_choice_goes_through(server: Served, up
         ("openai:gpt-5-mini", "gpt-5-mini"),
         ("llama3:8b", "llama3:8b"),
         (Model("gpt-5-mini"), "gpt-5-mini"),
-        (Model("openai:gpt-5-mini"), "gpt-5-mini"),
         (Model("llama3:8b", provider="openai"), "llama3:8b"),
     ],
     ids=str,

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from caller import Caller, Heard, turn
+from requests_of_a_test import deaf, full
 from served import Served
 
 from firstword import App
@@ -182,16 +183,6 @@ async def test_a_hang_up_after_the_nth_event_reaches_the_upstream(
     assert len(upstream.seen(marker, until="now")) == asked
 
 
-@asynccontextmanager
-async def deaf(backlog: int = 8) -> AsyncIterator[socket.socket]:
-    """A listening socket on which only the test itself answers."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(backlog)
-        listener.setblocking(False)
-        yield listener
-
-
 async def closed_after(line: socket.socket) -> float:
     """Read to the end of the line, by FIN or RST; return when it came."""
     loop = asyncio.get_running_loop()
@@ -216,7 +207,7 @@ async def test_a_hang_up_while_the_line_is_being_made_closes_it(
     serve: Callable[[App], Served], monkeypatch: pytest.MonkeyPatch, base_url: str, body: Any, first: bytes
 ) -> None:
     """The handshake never answers, the proxy makes no tunnel, the request is taken by nobody."""
-    async with deaf() as listener:
+    with deaf() as listener:
         port = listener.getsockname()[1]
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         served = serve(App(base_url=base_url.format(port), warm=False, first_token_timeout=20, connect_timeout=20))
@@ -245,12 +236,7 @@ def connecting(port: int) -> int:
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's list of connections")
 async def test_a_hang_up_while_connecting_gives_the_attempt_up(serve: Callable[[App], Served]) -> None:
     """The upstream's host drops our SYN, as one that is away or full does."""
-    async with deaf(backlog=0) as listener:
-        port = listener.getsockname()[1]
-        crowd = [socket.socket() for _ in range(4)]
-        for one in crowd:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
+    with full() as port:
         served = serve(App(base_url=f"http://127.0.0.1:{port}/v1", warm=False, connect_timeout=20))
 
         async def until(count: int) -> None:
@@ -266,5 +252,3 @@ async def test_a_hang_up_while_connecting_gives_the_attempt_up(serve: Callable[[
                 return time.monotonic() - hung_up
 
         await soon(measure)
-        for one in crowd:
-            one.close()

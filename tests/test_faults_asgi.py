@@ -140,8 +140,7 @@ async def test_the_nth_send_never_returns_and_the_server_gives_up(
             if task.done():
                 break
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await task  # it ends by itself: the caller was told, and nobody else has to hear of it
             line.check(whole=False)
             await upstream.wait_settled(f"{marker} {count}")
     assert 2 < count < 29

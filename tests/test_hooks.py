@@ -286,6 +286,28 @@ async def test_shutting_down_waits_for_the_hooks(app: App, serve: Serve, monkeyp
     assert written == ["Write this down."]
 
 
+async def test_a_hook_that_never_ends_does_not_keep_the_server(
+    app: App, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook waits for what will not come; the server is told to stop, waits a while (here 0.1 s), and cancels it."""
+    monkeypatch.setattr(firstword.server, "JOBS_TIMEOUT", 0.1)
+    started, ended = threading.Event(), threading.Event()
+
+    @app.after_turn
+    async def hangs(turn: Turn) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    served = serve(app)
+    assert (await Caller(served.url).says()).done
+    assert started.wait(2)
+    served.stop()
+    assert ended.is_set()
+
+
 async def test_nothing_is_kept_when_nobody_listens(app: App, serve: Serve) -> None:
     """Without an after_turn hook a streamed reply is not held in memory."""
     turns: list[Turn] = []

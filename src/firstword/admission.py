@@ -30,9 +30,14 @@ def read_key(headers: Mapping[str, str]) -> str | None:
         value = (headers.get("api-key") or headers.get("x-api-key") or "").strip()
     if not value:
         return None
-    if " " in value or not value.isascii() or not value.isprintable():
+    if not is_key(value):
         raise Unauthorized("The Authorization header is not a key.", hint=HOW_TO_SEND)
     return value
+
+
+def is_key(value: str) -> bool:
+    """True when `value` can be sent in a header as a key."""
+    return " " not in value and value.isascii() and value.isprintable()
 
 
 class Gate:

@@ -10,7 +10,6 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from . import plugins
@@ -20,7 +19,7 @@ from .model import Limits, Model, embedded, listed, remote
 from .own import in_thread, own
 from .providers import Embedded, Remote
 from .server import Bounds, Server
-from .transport import Origin, Proxy, Transport, read_proxy
+from .transport import Origin, Proxy, Transport, read_proxy, split
 from .turn import CallNext, Send, Stage, Turn, compose
 
 log = logging.getLogger("firstword")
@@ -78,9 +77,15 @@ class App:
         self._remotes: list[Model] = []
         self._names: dict[str, CallNext] = {}
         self._rest: CallNext | None = None
-        Model("any", self.settings.base_url)  # a wrong URL is told now, not in the first call
+        # What cannot work is told now, not in the first call: a wrong URL, key, proxy, name or provider.
+        for each in [Model("any", self.settings.base_url, self._held_key), *self._models]:
+            plugins.load("providers", each.provider)
+            _proxy_for(split(each.base_url or self.settings.base_url)[0])
         for position, each in enumerate(self._models):
             _check_new(each.name, (other.name for other in self._models[:position]))
+        keys = [key.get_secret_value() for key in self.settings.keys]
+        holds_key = self._held_key is not None or any(model.api_key for model in self._models)
+        self.gate = Gate(keys, holds_key=holds_key, open_to_all=self.settings.open)
 
     # --- what the user writes down -----------------------------------------------------------------
 
@@ -170,12 +175,9 @@ class App:
             )
 
     @property
-    def gate(self) -> Gate:
-        """Who may come in, by the settings."""
-        settings = self.settings
-        holds_key = settings.api_key is not None or any(model.api_key for model in self._models)
-        keys = [key.get_secret_value() for key in settings.keys]
-        return Gate(keys, holds_key=holds_key, open_to_all=settings.open)
+    def _held_key(self) -> str | None:
+        """The server's own key for `base_url`."""
+        return self.settings.api_key.get_secret_value() if self.settings.api_key else None
 
     def _build(self) -> Server:
         """Make the server, once, within the event loop that it will live in."""
@@ -205,7 +207,7 @@ class App:
 
     def _build_models(self, transport: Transport) -> None:
         settings = self.settings
-        held = settings.api_key.get_secret_value() if settings.api_key else None
+        held = self._held_key
         limits = Limits(settings.first_token_timeout, settings.stall_timeout)
 
         def build(model: Model, name: str | None) -> CallNext:
@@ -262,9 +264,8 @@ class App:
         if self._models:
             return ours
         assert self._transport is not None
-        held = self.settings.api_key.get_secret_value() if self.settings.api_key else None
         provider = plugins.load("providers", "openai")
-        return ours + await listed(provider, self.settings.base_url, held or key, self._transport)
+        return ours + await listed(provider, self.settings.base_url, self._held_key or key, self._transport)
 
     async def unready(self) -> list[str]:
         """Return what keeps the server from serving, a sentence each."""
@@ -303,14 +304,14 @@ def _check_new(name: str, others: Iterable[str]) -> None:
 
 def _as_model(model: Model | str) -> Model:
     """Read "gpt-5-mini" or "openai:gpt-5-mini"; a colon within a model's own name ("llama3:8b") stays."""
+    if isinstance(model, Model):
+        return model
     if model == EMBEDDED:
         return Model(EMBEDDED, provider=EMBEDDED)
-    if isinstance(model, str):
-        model = Model(model)
-    prefix, colon, name = model.name.partition(":")
+    prefix, colon, name = model.partition(":")
     if colon and prefix in plugins.known("providers"):
-        return replace(model, name=name, provider=prefix)
-    return model
+        return Model(name, provider=prefix)
+    return Model(model)
 
 
 def _proxy_for(origin: Origin) -> Proxy | None:

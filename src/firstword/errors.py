@@ -45,6 +45,13 @@ class ConfigError(Error):
     """A setting is wrong. Raised at start only; names the setting and the mend."""
 
 
+class Stopping(Error):
+    """The server was told to stop while it answered."""
+
+    status = 503
+    code = "server_stopping"
+
+
 # --- downstream's fault: an HTTP status, nobody else is asked -------------------------------------
 
 

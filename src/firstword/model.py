@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from .admission import is_key
 from .chunk import Chunk
 from .clock import now
 from .errors import (
@@ -51,6 +52,11 @@ class Model:
             raise ConfigError("A model has no name.", hint="write Model('gpt-5-mini')")
         if self.base_url is not None:
             split(self.base_url)
+        if self.api_key is not None and not is_key(self.api_key):
+            raise ConfigError(
+                "An API key holds a space, a line break or a sign that is not ASCII.",
+                hint="check LLM_API_KEY, or the api_key of the Model",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +143,17 @@ async def _relay(
 
 
 async def _pass_on(turn: Turn, send: Send, chunks: list[Chunk], *, done: bool) -> None:
-    """Send the chunks of one read, to leave in one write; the last event of all leaves with the `[DONE]` behind it."""
+    """Send the chunks of one read, to leave in one write; the last event of all leaves with the `[DONE]` behind it.
+
+    The first word waits for nothing: a stage may take its time over the chunks behind it.
+    """
     last = chunks.pop() if done and chunks and not chunks[-1].speaks else None
-    turn.corked = len(chunks) > 1
     for chunk in chunks:
+        turn.corked = turn.timeline.spoke is not None and chunk is not chunks[-1]
         turn.hears(chunk)
         await send(chunk)
-    if turn.corked:
-        turn.corked = False
-        await turn.flush()
+    if len(chunks) > 1:
+        await turn.flush()  # a stage may have kept the last chunk of the read to itself
     if last is not None:
         turn.corked = True
         await send(last)

@@ -15,20 +15,24 @@ from .errors import ConfigError
 
 def known(kind: str) -> list[str]:
     """Return the names that `load` finds for a kind (`providers`, `platforms`), sorted."""
-    package = importlib.import_module(f"firstword.{kind}")
-    ours = (module.name for module in pkgutil.iter_modules(package.__path__))
-    # A file whose name starts with an underscore is a part of its neighbours, not a wing.
-    return sorted({name for name in ours if not name.startswith("_")} | set(_entry_points(kind)))
+    return sorted(_ours(kind) | set(_entry_points(kind)))
 
 
 def load(kind: str, name: str) -> Any:
     """Return the object `name` of a kind. Raises ConfigError that names what is known."""
-    if name in known(kind):
-        others = _entry_points(kind)
-        if name in others:
-            return others[name].load()
+    if name in _ours(kind):
         return getattr(importlib.import_module(f"firstword.{kind}.{name}"), kind.removesuffix("s"))
+    others = _entry_points(kind)
+    if name in others:
+        return others[name].load()
     raise ConfigError(f"There is no {kind.removesuffix('s')} {name!r}.", hint=f"one of: {', '.join(known(kind))}")
+
+
+def _ours(kind: str) -> set[str]:
+    package = importlib.import_module(f"firstword.{kind}")
+    names = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    # A file whose name starts with an underscore is a part of its neighbours, not a wing.
+    return {name for name in names if not name.startswith("_")}
 
 
 def _entry_points(kind: str) -> dict[str, Any]:

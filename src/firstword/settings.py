@@ -23,7 +23,13 @@ class Settings(BaseSettings):
     """Each field is a setting; its description is what the documentation says of it."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FIRSTWORD_", env_file=".env", env_ignore_empty=True, extra="ignore", populate_by_name=True
+        env_prefix="FIRSTWORD_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        str_strip_whitespace=True,  # a key that was read from a file ends with a line break
+        allow_inf_nan=False,
     )
 
     base_url: str = Field(

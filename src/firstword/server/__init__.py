@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from ..admission import Gate
 from ..clock import now, timeout
-from ..errors import Error, MethodNotAllowed, RequestError, UpstreamTimeout
+from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamTimeout
 from ..platforms import Platform
 from ..turn import CallNext, Turn
 from .pages import Info, Pages
@@ -34,6 +34,7 @@ CHAT_PATHS = frozenset(
     {_TAIL, f"/v1{_TAIL}", _TAIL + _TAIL, f"/v1{_TAIL}{_TAIL}", f"{_TAIL}/v1{_TAIL}", f"/v1{_TAIL}/v1{_TAIL}"}
 )
 
+JOBS_TIMEOUT = 10.0  # seconds that the jobs of turns that are over get when the server stops
 FAIL_TIMEOUT = 1.0  # seconds to tell a caller that the turn failed; one who does not read is left
 
 
@@ -72,6 +73,8 @@ class Server:
     async def __call__(self, scope: Scope, receive: Receive, send: ASGISend) -> None:
         if scope["type"] == "http":
             path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+            if "//" in path:  # a base URL that ends with a slash, and a path that begins with one
+                path = "/" + "/".join(part for part in path.split("/") if part)
             if path not in CHAT_PATHS:
                 await self._pages.answer(path, scope, send)
             else:
@@ -81,8 +84,12 @@ class Server:
             await send({"type": "websocket.close", "code": 1000})
 
     async def drain(self) -> None:
-        """Wait for the jobs of turns that are over."""
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        """Wait for the jobs of turns that are over, and end those that take too long."""
+        if self._jobs:
+            _, late = await asyncio.wait(self._jobs, timeout=JOBS_TIMEOUT)
+            for job in late:
+                job.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _chat_completions(self, scope: Scope, receive: Receive, send: ASGISend, received: float) -> None:
         try:
@@ -98,13 +105,18 @@ class Server:
         # Two tasks, so that whichever ends first can end the other; both are over when this returns.
         answer = asyncio.create_task(self._answer(turn, writer))
         gone = asyncio.create_task(_hang_up(receive))
+        stopped = False
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            answer.cancel()
-            gone.cancel()
-            await asyncio.gather(answer, gone, return_exceptions=True)
-            self._end(turn, writer.status, hung_up=answer.cancelled())
+        except asyncio.CancelledError:
+            stopped = True  # whoever runs us was told to stop, and has no more patience
+        answer.cancel()
+        gone.cancel()
+        await asyncio.gather(answer, gone, return_exceptions=True)
+        if stopped and answer.cancelled():
+            turn.error = Stopping("The server is being stopped.", hint="ask again; another one may answer")
+            await self._fail(turn, writer)
+        self._end(turn, writer.status, hung_up=answer.cancelled() and turn.error is None)
 
     async def _read_turn(self, scope: Scope, receive: Receive, received: float) -> Turn:
         if scope["method"] != "POST":
@@ -138,6 +150,10 @@ class Server:
                     turn.error = Error("The server made a mistake.", hint=hint)
         except (TimeoutError, asyncio.TimeoutError):
             turn.error = UpstreamTimeout(f"The turn was not over within {limit:g} seconds.", phase="turn")
+        await self._fail(turn, writer)
+
+    async def _fail(self, turn: Turn, writer: EventWriter | ObjectWriter) -> None:
+        assert turn.error is not None
         try:
             async with timeout(FAIL_TIMEOUT):
                 await writer.fail(turn.error)
@@ -186,13 +202,22 @@ class Server:
 
 
 def _heard_by_somebody(send: ASGISend) -> ASGISend:
-    """Return a `send` that ends the turn when the caller is gone, which some servers tell by an OSError."""
+    """Return a `send` that ends the turn when the caller is gone, which some servers tell by an OSError.
+
+    Once a part was lost on its way nothing more is sent: what comes behind a gap would not be understood.
+    """
+    lost = False
 
     async def tell(message: MutableMapping[str, Any]) -> None:
+        nonlocal lost
+        if lost:
+            return
+        lost = True
         try:
             await send(message)
         except OSError:
             raise asyncio.CancelledError from None  # what a hang-up is to a turn, whoever notices it first
+        lost = False
 
     return tell
 

@@ -19,6 +19,7 @@ log = logging.getLogger("firstword")
 
 IDLE_TIMEOUT = 50.0  # seconds; under the 60 s after which common balancers drop a silent connection
 STALE_WINDOW = 1.0  # seconds in which a kept connection that closes unheard was closed before it heard us
+WARM_PAUSE = 1.0  # seconds before an upstream that hung up at once is called again; doubled each time
 MAX_WARM_PAUSE = 60.0  # seconds between tries to stay connected with an upstream that is away
 
 
@@ -137,7 +138,7 @@ class Transport:
         return connection
 
     async def _stay_warm(self, origin: Origin, url: str) -> None:
-        pause = 1.0
+        pause = WARM_PAUSE
         closed_one = self._closed_one[origin]
         while True:
             closed_one.clear()
@@ -149,7 +150,7 @@ class Transport:
             else:
                 await closed_one.wait()
                 if now() - began > pause:
-                    pause = 1.0
+                    pause = WARM_PAUSE
                     continue
             # An upstream that is away, or that hangs up at once, is asked ever more rarely.
             await asyncio.sleep(pause)

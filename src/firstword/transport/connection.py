@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
             self.head_done = True
 
     def on_body(self, data: bytes) -> None:
-        if self._draining:
+        if self._draining or self._failure is not None:
             return
         self._body.append(data)
         self._body_size += len(data)
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
             self._transport.writelines((head, body))
         # An upstream may answer (413, 401) before it has read a large body: do not wait for the rest then.
         while not self._writable and not self.heard and not self.closed:
-            await self._wait(deadline - self._loop.time(), "request")
+            await self._wait(deadline - self._loop.time(), "first token")
 
     async def head(self, within: float, phase: str = "first token") -> None:
         """Wait for the response's status and headers; `within` seconds, else UpstreamTimeout.
@@ -236,7 +236,7 @@ class Connection(asyncio.Protocol):
         """The seconds of idleness that the peer's `keep-alive: timeout=` allows, when it says so."""
         for part in self.headers.get("keep-alive", "").split(","):
             name, _, value = part.strip().partition("=")
-            if name.lower() == "timeout" and value.isdigit():
+            if name.lower() == "timeout" and value.isdecimal():
                 return float(value)
         return None
 

@@ -58,27 +58,35 @@ class Proxy:
 @lru_cache(maxsize=256)
 def split(url: str) -> tuple[Origin, str]:
     """Return a URL's origin and its request target. Raises ConfigError when it is no http(s) URL."""
-    parts = urlsplit(url)
+    wrong = ConfigError(
+        "The base URL is not an http or https URL.", hint="set LLM_BASE_URL as in https://api.openai.com/v1"
+    )
     try:
+        parts = urlsplit(url)
         port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
-        raise ConfigError("The base URL is not an http or https URL.", hint="write it like https://api.openai.com/v1")
+    except ValueError:  # brackets around half an address, or a port that is no number
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise wrong
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), target
 
 
 def read_proxy(url: str) -> Proxy:
     """Read a proxy's URL. Raises ConfigError when it is not `http://[user:password@]host:port`."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    wrong = ConfigError("HTTPS_PROXY is not an http:// URL.", hint="write it like http://proxy.example:3128")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or 80
+    except ValueError:
+        raise wrong from None
     if parts.scheme != "http" or not parts.hostname:
-        raise ConfigError("HTTPS_PROXY is not an http:// URL.", hint="write it like http://proxy.example:3128")
+        raise wrong
     authorization = None
     if parts.username:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(pair.encode()).decode()
-    return Proxy(parts.hostname, parts.port or 80, authorization)
+    return Proxy(parts.hostname, port, authorization)
 
 
 @lru_cache(maxsize=1)
@@ -108,7 +116,7 @@ async def dial(origin: Origin, make: Callable[[], Connection], *, within: float,
         raise UpstreamTimeout(
             "The model's server did not take the connection in time.", phase="connect", detail=origin.authority
         ) from None
-    except (OSError, ssl.SSLError) as error:  # gaierror, refused, reset, certificate: all OSError
+    except (OSError, UnicodeError) as error:  # gaierror, refused, reset, certificate; a name with an empty label
         raise UpstreamConnectError(
             f"The model's server could not be reached: {_reason(error)}.",
             hint="check LLM_BASE_URL, and the network between here and there",
@@ -165,13 +173,13 @@ async def _dress(sock: socket.socket, origin: Origin, make: Callable[[], Connect
     return connection
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | UnicodeError) -> str:
     """Say why in words that hold no address."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
         return "the TLS handshake failed"
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, (socket.gaierror, UnicodeError)):
         return "its name is unknown"
     if isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower():
         return "connection refused"

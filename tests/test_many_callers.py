@@ -1,0 +1,120 @@
+"""Failures that come with many callers, slow ones and those who hang up: leaks, lost slots, crossed words.
+
+Rules:
+- A number is that of the public failure list which test_failure_modes.py goes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from caller import Caller, turn
+from served import Served
+
+from firstword import App
+from firstword.testing import Upstream, script
+
+
+@pytest.fixture(scope="module")
+def served(upstream: Upstream) -> Iterator[Served]:
+    running = Served(App(base_url=upstream.base_url))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def caller(served: Served) -> Caller:
+    return Caller(served.url)
+
+
+@pytest.fixture
+def marker(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of memory")
+async def test_44_memory_after_many_streams(caller: Caller, served: Served) -> None:
+    """LiteLLM#12685: of 450 streams a third is hung up on; nothing of them is left."""
+    steps = script.events(script.says("word " * 20))
+    gate = asyncio.Semaphore(25)
+
+    async def stream(number: int) -> None:
+        async with gate, caller.dials(turn(script=steps)) as call:
+            if number % 3:
+                async for _ in call.listens():
+                    pass
+                assert call.heard.done
+            else:
+                await call.hears_word("word")
+
+    async def measure() -> tuple[int, int]:
+        assert await asyncio.to_thread(served.left_open) == {"in_use": 0, "turns": 0}
+        gc.collect()
+        return len(gc.get_objects()), resident()
+
+    await asyncio.gather(*map(stream, range(150)))
+    before = await measure()
+    await asyncio.gather(*map(stream, range(450)))
+    objects, memory = (late - early for late, early in zip(await measure(), before, strict=True))
+    assert objects < 450 and memory < 6 * 1024 * 1024, (objects, memory)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of memory")
+async def test_45_a_caller_who_does_not_read(caller: Caller, upstream: Upstream, marker: str) -> None:
+    """Helicone's unbounded channel: the upstream is made to wait, and little is held in between."""
+    steps = [script.head(200, script.EVENT_STREAM), script.repeat(script.text("x" * 16_000))]
+    before = resident()
+    async with caller.dials(turn(user=marker, script=steps)) as call:
+        call.writer.transport.pause_reading()
+        sent = -1
+        while sent != (sent := (await upstream.wait_asked(marker))[0].sent) or not sent:
+            await asyncio.sleep(0.1)
+        assert resident() - before < 8 * 1024 * 1024
+        call.hangs_up()
+        (record,) = await upstream.wait_closed(marker)
+    assert record.closed_by == "peer" and record.sent < 64 * 1024 * 1024
+
+
+async def test_46_abandoned_streams_give_their_connections_back(
+    caller: Caller, upstream: Upstream, served: Served, marker: str
+) -> None:
+    """Bifrost#6802: each burnt a slot of the pool until none was left."""
+
+    async def abandon(number: int) -> None:
+        steps = (script.stalls_after("Hello"), script.never_answers())[number % 2]
+        async with caller.dials(turn(user=marker, script=steps)) as call:
+            if number % 2 == 0:
+                await call.hears_word("Hello")
+            else:
+                await upstream.wait_asked(marker, count=40, within=5)
+
+    await asyncio.gather(*map(abandon, range(40)))
+    assert {record.closed_by for record in await upstream.wait_closed(marker, count=40)} == {"peer"}
+    assert await asyncio.to_thread(served.left_open) == {"in_use": 0, "turns": 0}
+
+
+async def test_47_no_word_reaches_another_caller(caller: Caller, upstream: Upstream) -> None:
+    """LiteLLM#25447: 60 turns at once, some of which fail or are hung up on, on connections that are used again."""
+
+    async def talk(number: int) -> None:
+        mine = f"marker{number:03}"
+        said = " ".join([mine] * 8)
+        ways = [script.events(script.says(said, every=0.001)), script.closes_after(said), script.refuses(429, mine)]
+        async with caller.dials(turn(user=mine, script=ways[number % 3])) as call:
+            async for _ in call.listens():
+                if number % 4 == 3 and call.heard.body.count(mine.encode()) > 2:
+                    break
+            assert set(re.findall(rb"marker\d+", call.heard.body)) == {mine.encode()}
+
+    for _ in range(2):
+        await asyncio.gather(*map(talk, range(60)))

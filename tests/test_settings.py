@@ -1,0 +1,233 @@
+"""What is set from outside: every setting by its name, which source wins, and what a wrong value is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from firstword import App, ConfigError, Model
+from firstword.settings import Settings, load, proxy_url
+
+# Every setting: its name outside, the text that is set there, what it means; and another value, given to the App.
+SETTINGS: list[tuple[str, str, str, Any, Any]] = [
+    ("base_url", "LLM_BASE_URL", "http://one.example/v1", "http://one.example/v1", "http://two.example/v1"),
+    ("api_key", "LLM_API_KEY", "sk-one", SecretStr("sk-one"), "sk-two"),
+    ("model", "LLM_MODEL", "gpt-5-mini", "gpt-5-mini", "llama3:8b"),
+    ("keys", "FIRSTWORD_KEYS", "one, two", [SecretStr("one"), SecretStr("two")], ["three"]),
+    ("open", "FIRSTWORD_OPEN", "true", True, False),
+    ("platform", "FIRSTWORD_PLATFORM", "openai", "openai", "agora"),
+    ("host", "FIRSTWORD_HOST", "127.0.0.1", "127.0.0.1", "::1"),
+    ("port", "FIRSTWORD_PORT", "8001", 8001, 8002),
+    ("max_body", "FIRSTWORD_MAX_BODY", "1000", 1000, 2000),
+    ("body_timeout", "FIRSTWORD_BODY_TIMEOUT", "1.5", 1.5, 2.5),
+    ("connect_timeout", "FIRSTWORD_CONNECT_TIMEOUT", "1.5", 1.5, 2.5),
+    ("first_token_timeout", "FIRSTWORD_FIRST_TOKEN_TIMEOUT", "1.5", 1.5, 2.5),
+    ("stall_timeout", "FIRSTWORD_STALL_TIMEOUT", "1.5", 1.5, 2.5),
+    ("turn_timeout", "FIRSTWORD_TURN_TIMEOUT", "1.5", 1.5, 2.5),
+    ("warm", "FIRSTWORD_WARM", "false", False, True),
+    ("debug", "FIRSTWORD_DEBUG", "1", True, False),
+]
+EACH = pytest.mark.parametrize(("field", "name", "text", "meant", "other"), SETTINGS, ids=[row[0] for row in SETTINGS])
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, without a `.env` until a test writes one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _shown(value: Any) -> Any:
+    """Return a value with its secrets readable."""
+    if isinstance(value, list):
+        return [_shown(each) for each in value]
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def test_every_setting_is_tried_here() -> None:
+    """Someone adds a setting: the table above has to know it, and its default must be another value."""
+    assert [row[0] for row in SETTINGS] == list(Settings.model_fields)
+    assert not [row[0] for row in SETTINGS if getattr(load(), row[0]) == row[3]]
+
+
+@EACH
+def test_the_environment_is_read(
+    field: str, name: str, text: str, meant: Any, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator exports a variable."""
+    monkeypatch.setenv(name, text)
+    assert getattr(load(), field) == meant
+
+
+@EACH
+def test_a_dotenv_file_is_read(field: str, name: str, text: str, meant: Any, other: Any, folder: Path) -> None:
+    """A developer writes a `.env` file, as every tool has it: comments, quotes, and names of other tools."""
+    (folder / ".env").write_text(f'# mine\nSOMETHING_ELSE=1\n{name}="{text}"\n', encoding="utf-8")
+    assert getattr(load(), field) == meant
+
+
+@EACH
+def test_the_environment_beats_the_dotenv_file(
+    field: str, name: str, text: str, meant: Any, other: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable is set for one run, over what the file says."""
+    (folder / ".env").write_text(f"{name}={','.join(other) if isinstance(other, list) else other}\n")
+    monkeypatch.setenv(name, text)
+    assert getattr(load(), field) == meant
+
+
+@EACH
+def test_what_is_given_beats_both(
+    field: str, name: str, text: str, meant: Any, other: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code says it: nothing outside changes it."""
+    (folder / ".env").write_text(f"{name}={text}\n")
+    monkeypatch.setenv(name, text)
+    assert _shown(getattr(load(**{field: other}), field)) == other
+
+
+@EACH
+def test_empty_means_unset(
+    field: str, name: str, text: str, meant: Any, other: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's template sets every variable, most of them to nothing; the code gives what it does not know."""
+    default = getattr(load(), field)
+    monkeypatch.setenv(name, "")
+    assert getattr(load(), field) == default
+    assert getattr(load(**{field: None}), field) == default
+    (folder / ".env").write_text(f"{name}={text}\n")
+    assert getattr(load(), field) == meant
+
+
+@EACH
+def test_every_setting_can_be_given_to_the_app(field: str, name: str, text: str, meant: Any, other: Any) -> None:
+    """`App(...)` takes them all, but for where it listens: that is `run`'s to say."""
+    if field in ("host", "port"):
+        with pytest.raises(TypeError):
+            App(**{field: other})
+    else:
+        assert _shown(getattr(App(**{field: other}).settings, field)) == other
+
+
+@pytest.mark.parametrize("text", ["sk-one\n", "  sk-one ", "sk-one\r\n"])
+def test_a_key_may_come_from_a_file(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mounted secret ends with a line break, which no header could hold."""
+    monkeypatch.setenv("LLM_API_KEY", text)
+    monkeypatch.setenv("FIRSTWORD_KEYS", f"{text},two")
+    settings = load()
+    assert settings.api_key == SecretStr("sk-one")
+    assert settings.keys == [SecretStr("sk-one"), SecretStr("two")]
+
+
+# --- wrong values ---------------------------------------------------------------------------------
+
+WRONG = [
+    ("FIRSTWORD_PORT", "s3cret"),
+    ("FIRSTWORD_PORT", "70000"),
+    ("FIRSTWORD_PORT", "-1"),
+    ("FIRSTWORD_OPEN", "s3cret"),
+    ("FIRSTWORD_WARM", "s3cret"),
+    ("FIRSTWORD_DEBUG", "2"),
+    ("FIRSTWORD_MAX_BODY", "20MB"),
+    ("FIRSTWORD_MAX_BODY", "0"),
+    *((f"FIRSTWORD_{name}_TIMEOUT", text) for name in ("BODY", "CONNECT", "FIRST_TOKEN") for text in ("0", "-5", "5s")),
+    *((f"FIRSTWORD_{name}_TIMEOUT", text) for name in ("STALL", "TURN") for text in ("0", "nan", "inf")),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), WRONG)
+@pytest.mark.parametrize("source", ["environment", "file"])
+def test_a_wrong_value_is_named_and_never_shown(
+    name: str, text: str, source: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence that names the variable; the value stays out of it, for it may be a key in the wrong place."""
+    if source == "file":
+        (folder / ".env").write_text(f"{name}={text}\n")
+    else:
+        monkeypatch.setenv(name, text)
+    with pytest.raises(ConfigError) as caught:
+        App()
+
+    message = caught.value.message
+    assert name in message and message.endswith(".") and message.count(". ") == 0 and "\n" not in message
+    assert caught.value.hint
+    assert "s3cret" not in str(caught.value) and "pydantic" not in str(caught.value)
+
+
+def test_all_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two mistakes need not be mended one after the other."""
+    monkeypatch.setenv("FIRSTWORD_PORT", "eight thousand")
+    monkeypatch.setenv("FIRSTWORD_WARM", "lukewarm")
+    with pytest.raises(ConfigError, match=r"FIRSTWORD_PORT: .*; FIRSTWORD_WARM: "):
+        App()
+
+
+@pytest.mark.parametrize("given", [{"turn_timeout": -1}, {"max_body": "lots"}, {"keys": [42]}])
+def test_a_wrong_argument_is_told_in_the_same_way(given: dict[str, Any]) -> None:
+    """The mistake is in the code: it has the setting's one name."""
+    (field,) = given
+    with pytest.raises(ConfigError, match=f"FIRSTWORD_{field.upper()}: "):
+        App(**given)
+
+
+@pytest.mark.parametrize("text", ["sk one", "sk\none", "sk-“one”", "sk-one\x7f"])
+def test_a_key_that_no_header_can_hold_is_refused_at_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key was pasted with a space, a curly quote or the line after it: it would fail in every call."""
+    monkeypatch.setenv("LLM_API_KEY", text)
+    for write in (App, lambda: Model("gpt-5-mini", api_key=text)):
+        with pytest.raises(ConfigError) as caught:
+            write()
+        assert "LLM_API_KEY" in str(caught.value) and text not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["example.com/v1", "ftp://example.com", "https:///v1", "http://[::1", "http://a:b/v1"])
+def test_a_wrong_url_is_refused_at_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheme was forgotten, or the port is no number; a URL may hold a key, so it is not shown."""
+    monkeypatch.setenv("LLM_BASE_URL", text)
+    with pytest.raises(ConfigError) as caught:
+        App()
+    assert "LLM_BASE_URL" in str(caught.value) and text not in str(caught.value)
+
+
+def test_an_empty_gate_key_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stray comma must not become a key that everybody knows."""
+    monkeypatch.setenv("FIRSTWORD_KEYS", "one,,two")
+    with pytest.raises(ConfigError, match="FIRSTWORD_KEYS"):
+        App()
+
+
+# --- proxies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "host", "found"),
+    [
+        ({}, "api.openai.com", None),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "api.openai.com", "http://proxy:3128"),
+        ({"https_proxy": "http://proxy:3128"}, "api.openai.com", "http://proxy:3128"),
+        ({"ALL_PROXY": "http://proxy:3128"}, "api.openai.com", "http://proxy:3128"),
+        ({"HTTP_PROXY": "http://proxy:3128"}, "api.openai.com", None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "openai.com"}, "api.openai.com", None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "*"}, "api.openai.com", None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "example.com"}, "api.openai.com", "http://proxy:3128"),
+    ],
+)
+def test_the_proxy_is_found_as_other_tools_find_it(
+    environment: dict[str, str], host: str, found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A company's machine names its proxy in the environment."""
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    assert proxy_url(host) == found
+
+
+@pytest.mark.parametrize("text", ["socks5://proxy:1080", "http://", "http://proxy:port"])
+def test_a_wrong_proxy_is_refused_at_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy speaks another protocol, or its port is no number; an App that needs no proxy does not mind."""
+    monkeypatch.setenv("HTTPS_PROXY", text)
+    with pytest.raises(ConfigError, match="HTTPS_PROXY"):
+        App()
+    App(base_url="http://127.0.0.1:8080/v1")

@@ -1,0 +1,227 @@
+"""Odd HTTP, large bodies and slow peers: each is an error of the upstream or none at all, and memory stays small."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from caller import Caller
+from requests_of_a_test import OK, Line, raw, until
+from served import Served
+
+from firstword import App
+from firstword.errors import (
+    UpstreamConnectError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
+from firstword.testing import Upstream, script
+from firstword.transport import Transport
+from firstword.wire import HttpRequest
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    pool = Transport()
+    yield pool
+    assert pool.in_use == 0
+    await pool.close()
+    assert pool.open_count == 0
+
+
+@pytest.fixture
+def line(transport: Transport, upstream: Upstream, request: pytest.FixtureRequest) -> Line:
+    return Line(transport, upstream, request.node.name)
+
+
+HEAD = "HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + "transfer-encoding: chunked\r\n\r\n"
+
+NOT_HTTP = {
+    "another protocol": raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "http/2": raw(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00"),
+    "a flood of headers": [script.send(HEAD, raw=True), script.send("x: y\r\n", raw=True, times=20_000)],
+    "one endless header": [script.send(HEAD + "x: ", raw=True), script.send("y", raw=True, times=100_000)],
+    "endless early hints": [script.repeat(script.early_hints())],
+    "another protocol is switched to": raw(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n"
+    ),
+    "two lengths": raw(HEAD + "content-length: 2\r\ncontent-length: 4\r\n\r\nok"),
+    "a length and chunks": raw(HEAD + "content-length: 2\r\ntransfer-encoding: chunked\r\n\r\nok"),
+    "a bad length": raw(HEAD + "content-length: -2\r\n\r\nok"),
+    "a bad chunk size": raw(CHUNKED + "zz\r\nok\r\n"),
+    "a chunk size too large": raw(CHUNKED + "fffffffffffffffff\r\nok\r\n"),
+    "a chunk too long": raw(CHUNKED + "1\r\nokok\r\n"),
+}
+NO_ANSWER = {
+    "nothing": [script.close()],
+    "half a status line": [script.send("HTTP/1.1 2", raw=True), script.close()],
+    "half a head": [script.send(HEAD + "x: y\r\n", raw=True), script.reset()],
+    "early hints alone": [script.early_hints(), script.close()],
+}
+CUT = {
+    "less than its length": [script.head(body="length", length=9), script.send("ok"), script.close()],
+    "no last chunk": [script.head(), script.send("ok"), script.close()],
+    "half a chunk": [script.head(), script.half_a_chunk(), script.reset()],
+    "a reset until close": [script.head(body="close"), script.send("ok"), script.reset()],
+}
+BROKEN = [
+    pytest.param(steps, kind, id=name)
+    for kind, cases in ((UpstreamProtocolError, NOT_HTTP), (UpstreamConnectError, NO_ANSWER), (UpstreamTruncated, CUT))
+    for name, steps in cases.items()
+]
+
+
+@pytest.mark.parametrize(("steps", "kind"), BROKEN)
+async def test_broken_http_is_an_error_of_the_upstream(
+    line: Line, steps: script.Script, kind: type[UpstreamError]
+) -> None:
+    """Never a hang, never an exception of the parser's, never a connection that is used again."""
+    with pytest.raises(kind):
+        await line.hears(steps)
+    assert line.transport.open_count == 0
+    assert (await line.upstream.wait_closed(line.marker))[0].closed is not None
+
+
+# --- large bodies and slow peers ------------------------------------------------------------------
+
+
+async def test_a_large_request_is_whole_when_the_upstream_reads_late(line: Line) -> None:
+    """An image of 5 MB; the upstream starts to read it after it was busy with something else."""
+    image = b'"' + b"x" * 5_000_000 + b'"'
+
+    assert await line.hears([script.wait(0.05), script.read(), *OK], body=image) == b"ok"
+    (record,) = line.upstream.seen(line.marker)
+    assert record.body == image.decode().strip('"')
+    assert await line.hears([script.read(), *OK], body=b"{}") == b"ok"
+    assert await line.connections(2) == [0, 0]
+
+
+async def test_a_request_that_nobody_reads_is_given_up_in_time(line: Line) -> None:
+    """The time for the first word counts from the first byte of the request."""
+    began = asyncio.get_running_loop().time()
+
+    with pytest.raises(UpstreamTimeout):
+        await line.hears([script.wait()], body=b"x" * 32_000_000, within=0.1)
+    assert asyncio.get_running_loop().time() - began < 1.0
+    assert line.transport.open_count == 0
+
+
+@pytest.mark.parametrize("steps", [[*OK], [*OK, script.close()]], ids=["kept", "closed"])
+async def test_an_answer_before_the_body_was_read_is_heard_at_once(line: Line, steps: script.Script) -> None:
+    """413 or 401 comes while the image is still on its way: its rest must not stand before the next request."""
+    steps = [{**steps[0], "status": 413}, *steps[1:], script.wait()]
+    connection = await line.asks(steps, OK, body=b"x" * 32_000_000)
+    assert (connection.status, await connection.read(5)) == (413, b"ok")
+    await until(lambda: connection.ended)
+    connection.release()
+
+    assert line.transport.open_count == 0
+    assert await line.hears(steps, OK) == b"ok"
+    assert await line.connections(2) == [0, 1]
+
+
+async def test_a_response_that_nobody_reads_makes_the_upstream_wait(line: Line) -> None:
+    """256 kB wait for a slow caller, and what the kernel holds; the rest stays where it is, and nothing is lost."""
+    size = 64 * 1024 * 1024
+    steps = [script.head(body="length", length=size), script.send("x", times=size, pieces=65_536), script.end()]
+    connection = await line.asks(steps)
+    sent = -1
+    while sent != (sent := line.upstream.seen(line.marker, until="now")[0].sent) or connection._body_size < 262_144:
+        await asyncio.sleep(0.05)
+
+    assert sent < size / 2 and connection._body_size < 2 * 262_144
+    heard = 0
+    while data := await connection.read(5):
+        assert len(data) < 2 * 262_144
+        heard += len(data)
+    connection.release()
+    assert heard == size
+
+
+async def test_an_error_page_is_not_read_whole(upstream: Upstream, serve_plain: Served, line: Line) -> None:
+    """Some gateways show 10 MB where a sentence would do."""
+    page = [
+        script.head(500, {"content-type": "text/html"}, body="length", length=10_000_000),
+        script.send("x", times=10_000_000, pieces=65_536),
+    ]
+
+    heard = await Caller(serve_plain.url).says(user=line.marker, script=page)
+
+    assert (heard.status, heard.error["message"]) == (500, "The model's server answered with status 500.")
+    (record,) = await upstream.wait_closed(line.marker)
+    assert record.closed_by == "peer" and record.ended is None
+
+
+# --- what we send ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["key\r\nx-evil: 1", "key\nx-evil: 1", "key\rx", "key\0"])
+async def test_a_header_value_cannot_add_a_header(upstream: Upstream, line: Line, value: str) -> None:
+    """Not through a key, not through a name."""
+    for header in (("authorization", value), (value, "x")):
+        with pytest.raises(ValueError, match="line break"):
+            await line.transport.request(HttpRequest("POST", upstream.base_url, (header,)), within=5)
+    assert line.transport.open_count == 0
+
+
+async def test_a_callers_key_cannot_add_a_header(upstream: Upstream, serve_plain: Served, line: Line) -> None:
+    """What could is no key, and nothing reaches the upstream."""
+    for key in ("Bearer a\tb", "Bearer a\x7fb", "Bearer a b"):
+        heard = await Caller(serve_plain.url).says(user=line.marker, headers={"authorization": key})
+        assert heard.status in (400, 401)
+    assert upstream.seen(line.marker, until="now") == []
+
+
+async def test_a_request_says_what_http_asks_for(upstream: Upstream, line: Line) -> None:
+    """One Host with its port, one length, in one piece with the body when it is small."""
+    await line.hears([script.read(), *OK], body=b'{"a":1}')
+
+    (record,) = upstream.seen(line.marker)
+    names = [name for name, _ in record.headers]
+    assert names[0] == "host" and record.header("host") == f"127.0.0.1:{upstream.port}"
+    assert names.count("host") == names.count("content-length") == 1 and record.header("content-length") == "7"
+    assert (record.method, record.path, record.body) == ("POST", "/v1/chat/completions", {"a": 1})
+
+
+# --- whole turns, on either loop ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def serve_plain(upstream: Upstream) -> Iterator[Served]:
+    """A server on plain asyncio, as it runs on Windows and PyPy."""
+    served = Served(App(base_url=upstream.base_url, stall_timeout=0.15), loop="asyncio")
+    yield served
+    served.stop()
+
+
+@pytest.fixture(scope="module")
+def serve_uvloop(upstream: Upstream) -> Iterator[Served]:
+    served = Served(App(base_url=upstream.base_url, stall_timeout=0.15), loop="uvloop")
+    yield served
+    served.stop()
+
+
+@pytest.mark.parametrize("loop", ["serve_plain", "serve_uvloop"])
+async def test_whole_turns_are_the_same_on_either_loop(
+    request: pytest.FixtureRequest, upstream: Upstream, line: Line, loop: str
+) -> None:
+    """Good, shredded, refused, reset, stalled and in one piece, twice over on kept connections."""
+    served: Served = request.getfixturevalue(loop)
+    caller = Caller(served.url)
+    for _ in range(2):
+        heard = await caller.says("Grüße, 你好 👋", user=line.marker)
+        assert (heard.text, heard.done) == ("Grüße, 你好 👋", True)
+        heard = await caller.says(user=line.marker, script=script.shreds())
+        assert (heard.text, heard.done) == ("Grüße, 你好 👋", True)
+        assert (await caller.says(user=line.marker, script=script.refuses(429))).status == 429
+        heard = await caller.says(user=line.marker, script=script.resets_after("Hello"))
+        assert (heard.text, heard.done, heard.error["code"]) == ("Hello", False, "upstream_truncated")
+        heard = await caller.says(user=line.marker, script=script.stalls_after("Hello"))
+        assert (heard.text, heard.error["code"]) == ("Hello", "upstream_timeout")
+        whole = await caller.says("Hi", user=line.marker, stream=False)
+        assert whole.json["choices"][0]["message"]["content"] == "Hi"
+    assert await asyncio.to_thread(served.left_open) == {"in_use": 0, "turns": 0}
