@@ -356,3 +356,12 @@ async def test_a_models_own_key_closes_the_door_as_the_servers_does(serve: Start
     line = Line(serve(app), upstream)
     assert (await line.says(headers={"x-forwarded-for": "1.2.3.4"})).status == 403
     assert line.reached() == []
+
+
+async def test_a_model_that_nobody_pays_for_is_the_operators_to_mend(serve: Start) -> None:
+    """Gate keys, and a model elsewhere without a key: the caller who sent one must not be told to send one."""
+    app = App([Model("there", base_url="http://192.0.2.1/v1")], keys=["gate-1"], warm=False)
+    heard = await Caller(serve(app).url).says(headers={"authorization": "Bearer gate-1"}, model="there")
+
+    assert (heard.status, heard.headers["x-should-retry"]) == (502, "false")
+    assert "no key for this model" in heard.error["message"] and "api_key" in heard.error["message"]

@@ -63,7 +63,9 @@ async def test_a_model_that_is_named_is_asked_where_it_lives(serve: Serve, upstr
     """Two models behind two URLs, each with its own key: the name decides."""
     with Upstream.start() as elsewhere:
         app = App(
-            [Model("near", upstream.base_url, "key-near"), Model("far", elsewhere.base_url, "key-far")], open=True
+            [Model("near", upstream.base_url, "key-near"), Model("far", elsewhere.base_url, "key-far")],
+            api_key="key-of-the-server",
+            open=True,
         )
         caller = Caller(serve(app).url)
         for name, place in (("near", upstream), ("far", elsewhere)):

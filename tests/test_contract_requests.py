@@ -253,6 +253,8 @@ async def test_nested_params_are_lifted_to_the_root(line: Line) -> None:
         "/v1/chat/completions/v1/chat/completions",
         "/chat/completions/",
         "/v1/chat/completions/",
+        "//chat/completions",
+        "/v1//chat/completions",
         "/chat/completions?session=s1&empty=",
     ],
 )

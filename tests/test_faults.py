@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from caller import Caller, Heard, turn
+from caller import Call, Caller, Heard, turn
 from requests_of_a_test import deaf, full
 from served import Served
 
@@ -100,7 +100,7 @@ async def test_the_upstream_cuts_after_its_nth_byte(served: Served, upstream: Up
             )
             return check_ending(heard)
 
-    sizes = range(0, len(reply) + 1, 3)
+    sizes = range(0, len(reply) + 1, 5)
     endings = await asyncio.gather(*map(ending, sizes))
     for size, found in zip(sizes, endings, strict=True):
         # The last frame of a part is whole before the line break that ends its chunk.
@@ -122,7 +122,7 @@ async def soon(measure: Callable[[], Awaitable[float]]) -> None:
 
 
 @asynccontextmanager
-async def hanging_up(served: Served, body: dict[str, Any]) -> AsyncIterator[Any]:
+async def hanging_up(served: Served, body: dict[str, Any]) -> AsyncIterator[Call]:
     """Dial; after the block the caller must be gone and nothing left of the turn."""
     async with Caller(served.url).dials(body) as call:
         yield call

@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -42,7 +42,7 @@ class Line:
     def __init__(self, body: dict[str, Any], *, send_fails: int = 0, error: type[BaseException] = OSError) -> None:
         data = msgspec.json.encode(body)
         half = len(data) // 2
-        self.incoming = [
+        self.incoming: list[dict[str, Any]] = [
             {"body": data[:half], "more_body": True},
             {"body": b"", "more_body": True},
             {"body": data[half:]},
@@ -168,13 +168,13 @@ class Steps:
     def __init__(self, coroutine: Any, cancel_at: int) -> None:
         self.coroutine, self.cancel_at, self.count = coroutine, cancel_at, 0
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, Any, None]:
         resume: Callable[[], Any] = lambda: self.coroutine.send(None)  # noqa: E731
         while True:
             try:
                 future = resume()
-            except StopIteration as stop:
-                return stop.value
+            except StopIteration:
+                return
             self.count += 1
             if self.count == self.cancel_at:
                 task = asyncio.current_task()

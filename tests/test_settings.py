@@ -35,7 +35,7 @@ EACH = pytest.mark.parametrize(("field", "name", "text", "meant", "other"), SETT
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, without a `.env` until a test writes one."""
+    """An empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -62,44 +62,30 @@ def test_the_environment_is_read(
     assert getattr(load(), field) == meant
 
 
-@EACH
-def test_a_dotenv_file_is_read(field: str, name: str, text: str, meant: Any, other: Any, folder: Path) -> None:
-    """A developer writes a `.env` file, as every tool has it: comments, quotes, and names of other tools."""
-    (folder / ".env").write_text(f'# mine\nSOMETHING_ELSE=1\n{name}="{text}"\n', encoding="utf-8")
-    assert getattr(load(), field) == meant
+def test_a_dotenv_file_is_not_read(folder: Path) -> None:
+    """A folder of somebody else's must not decide which provider gets a key."""
+    (folder / ".env").write_text("LLM_API_KEY=sk-one\nLLM_BASE_URL=https://elsewhere.example\n", encoding="utf-8")
+    assert load().api_key is None and load().base_url == "https://api.openai.com/v1"
 
 
 @EACH
-def test_the_environment_beats_the_dotenv_file(
-    field: str, name: str, text: str, meant: Any, other: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A variable is set for one run, over what the file says."""
-    (folder / ".env").write_text(f"{name}={','.join(other) if isinstance(other, list) else other}\n")
-    monkeypatch.setenv(name, text)
-    assert getattr(load(), field) == meant
-
-
-@EACH
-def test_what_is_given_beats_both(
-    field: str, name: str, text: str, meant: Any, other: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_given_beats_the_environment(
+    field: str, name: str, text: str, meant: Any, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code says it: nothing outside changes it."""
-    (folder / ".env").write_text(f"{name}={text}\n")
     monkeypatch.setenv(name, text)
     assert _shown(getattr(load(**{field: other}), field)) == other
 
 
 @EACH
 def test_empty_means_unset(
-    field: str, name: str, text: str, meant: Any, other: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+    field: str, name: str, text: str, meant: Any, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container's template sets every variable, most of them to nothing; the code gives what it does not know."""
     default = getattr(load(), field)
     monkeypatch.setenv(name, "")
     assert getattr(load(), field) == default
     assert getattr(load(**{field: None}), field) == default
-    (folder / ".env").write_text(f"{name}={text}\n")
-    assert getattr(load(), field) == meant
 
 
 @EACH
@@ -139,15 +125,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "text"), WRONG)
-@pytest.mark.parametrize("source", ["environment", "file"])
-def test_a_wrong_value_is_named_and_never_shown(
-    name: str, text: str, source: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_value_is_named_and_never_shown(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence that names the variable; the value stays out of it, for it may be a key in the wrong place."""
-    if source == "file":
-        (folder / ".env").write_text(f"{name}={text}\n")
-    else:
-        monkeypatch.setenv(name, text)
+    monkeypatch.setenv(name, text)
     with pytest.raises(ConfigError) as caught:
         App()
 

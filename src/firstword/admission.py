@@ -59,6 +59,11 @@ class Gate:
         """True when only this machine may be served: a held key, and nothing to tell callers apart."""
         return self._holds_key and not self._digests and not self._open_to_all
 
+    @property
+    def passes_keys(self) -> bool:
+        """True when a caller's key is for the provider, and not for us."""
+        return not self._holds_key and not self._digests
+
     def check_bind(self, host: str) -> None:
         """Raise ConfigError when listening on `host` would give the held key to strangers."""
         if self.local_only and not is_loopback(host):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, TypeVar
 
@@ -63,6 +64,15 @@ class App:
         debug: bool | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "models")}
+        try:
+            self._write_down(models, given)
+        except ConfigError as error:
+            # In a file that is run (`python3 custom_llm.py`) this is the operator's mistake: a sentence is enough.
+            if sys._getframe(1).f_globals.get("__name__") == "__main__":
+                raise SystemExit(f"firstword: {error}") from None
+            raise
+
+    def _write_down(self, models: Sequence[Model | str], given: dict[str, Any]) -> None:
         from .settings import load  # here, because pydantic doubles the time of `import firstword`
 
         self.settings = load(**given)
@@ -218,7 +228,9 @@ class App:
             self._remotes.append(model)
             # The server's key belongs to the server's base_url; a model elsewhere needs one of its own.
             key = model.api_key or (held if model.base_url is None else None)
-            return remote(provider, name, model.base_url or settings.base_url, key, transport, limits)
+            base_url = model.base_url or settings.base_url
+            pay = self.gate.passes_keys
+            return remote(provider, name, base_url, key, transport, limits, callers_pay=pay)
 
         self._names[EMBEDDED] = embedded(plugins.load("providers", EMBEDDED))
         for model in self._models:

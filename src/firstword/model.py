@@ -68,14 +68,32 @@ class Limits:
 
 
 def remote(
-    provider: Remote, name: str | None, base_url: str, api_key: str | None, transport: Transport, limits: Limits
+    provider: Remote,
+    name: str | None,
+    base_url: str,
+    api_key: str | None,
+    transport: Transport,
+    limits: Limits,
+    *,
+    callers_pay: bool = True,
 ) -> CallNext:
-    """Return the model `name` behind `base_url`; None means the one that the turn names."""
+    """Return the model `name` behind `base_url`; None means the one that the turn names.
+
+    `callers_pay` says that callers' own keys reach this model when it has none.
+    """
     origin, _ = split(base_url)
 
     async def ask(turn: Turn, send: Send) -> None:
         model = name or turn.model
         key = api_key or turn.key
+        if key is None and not origin.is_loopback and not callers_pay:
+            raise UpstreamStatusError(
+                "The server has no key for this model.",
+                status=502,
+                passed={"x-should-retry": "false"},
+                model=model,
+                hint="its operator must set LLM_API_KEY, or the api_key of the Model: any word if it needs none",
+            )
         if key is None and not origin.is_loopback:
             raise Unauthorized(
                 "No API key was sent.",

@@ -1,4 +1,4 @@
-"""What can be set from outside: environment variables, or a `.env` file in the working folder.
+"""What can be set from outside: environment variables.
 
 Only `app` reads this; every other room takes plain arguments. Empty means unset.
 """
@@ -24,7 +24,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="FIRSTWORD_",
-        env_file=".env",
         env_ignore_empty=True,
         extra="ignore",
         populate_by_name=True,

@@ -261,7 +261,7 @@ def test_a_choice_without_a_delta_gets_an_empty_one(delta: Any) -> None:
 @pytest.mark.parametrize("choices", [[], None, ...])
 def test_a_count_of_tokens_is_passed_to_who_asked_for_it(choices: Any) -> None:
     """Some servers send it unasked, some without `choices`."""
-    events = [says("Hi"), chunk(finish="stop"), chunk(choices=choices, usage=USAGE), DONE]
+    events: list[Any] = [says("Hi"), chunk(finish="stop"), chunk(choices=choices, usage=USAGE), DONE]
 
     assert [each.get("usage") for each in read(*events, usage=True).data] == [None, None, USAGE]
     assert [each.get("usage") for each in read(*events).data] == [None, None]

@@ -20,8 +20,11 @@ class Decoder(Protocol):
 
     failure: UpstreamError | None  # set once the response has failed; what was fed before it still counts
     done: bool  # the response said that it is over
-    finished: bool  # the answer is whole, though more (usage, the end mark) may follow
     skipped: int  # events that could not be understood
+
+    @property
+    def finished(self) -> bool:
+        """The answer is whole, though more (usage, the end mark) may follow."""
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that end in `data`."""
