@@ -275,7 +275,7 @@ async def test_26_an_attempt_shares_nothing_with_the_one_before(caller: Caller) 
     for steps in failing:
         await caller.says(script=steps)
         check_whole(await caller.says(FRIEND))
-    mixed = [caller.says(FRIEND, script=None if at % 2 else failing[at % 4]) for at in range(24)]
+    mixed = [caller.says(FRIEND, script=None if at % 2 else failing[at // 2 % 4]) for at in range(24)]
     for heard in (await asyncio.gather(*mixed))[1::2]:
         check_whole(heard)
 

@@ -18,6 +18,7 @@ from .chunk import Chunk
 from .clock import now
 from .errors import (
     ConfigError,
+    Error,
     Unauthorized,
     UpstreamError,
     UpstreamStatusError,
@@ -28,6 +29,7 @@ from .providers import Decoder, Embedded, Remote
 from .transport import Connection, Transport, split
 from .turn import CallNext, Send, Turn
 
+NO_RETRY = {"x-should-retry": "false"}  # what the operator must mend is the same a second later
 MAX_ERROR_BODY = 64 * 1024  # bytes of an error page that are worth reading
 MAX_LIST = 1024 * 1024  # bytes of a list of models
 LIST_TIMEOUT = 3.0  # seconds for it; the page is a help, not a turn
@@ -86,36 +88,14 @@ def remote(
     async def ask(turn: Turn, send: Send) -> None:
         model = name or turn.model
         key = api_key or turn.key
-        if key is None and not origin.is_loopback and not callers_pay:
-            raise UpstreamStatusError(
-                "The server has no key for this model.",
-                status=502,
-                passed={"x-should-retry": "false"},
-                model=model,
-                hint="its operator must set LLM_API_KEY, or the api_key of the Model: any word if it needs none",
-            )
         if key is None and not origin.is_loopback:
-            raise Unauthorized(
-                "No API key was sent.",
-                hint="send the header 'Authorization: Bearer <your provider's key>', or use the model 'demo'",
-            )
+            raise _missing_key(model, callers_pay)
         try:
             await _exchange(turn, send, model, key)
-        except UpstreamStatusError as error:
-            if api_key and error.status in (401, 403):
-                # The caller has no say in the server's own key: its 401 would send them looking for theirs.
-                raise UpstreamStatusError(
-                    "The model's server did not accept the server's own key.",
-                    status=502,
-                    passed={"x-should-retry": "false"},
-                    model=model,
-                    hint="the operator of this server must check LLM_API_KEY",
-                    detail=origin.authority,
-                ) from None
-            error.model = error.model or model
-            raise
         except UpstreamError as error:
             error.model = error.model or model
+            if api_key and error.status in (401, 403):
+                raise _own_key_refused(model, origin.authority) from None
             raise
 
     async def _exchange(turn: Turn, send: Send, model: str, key: str | None) -> None:
@@ -134,6 +114,34 @@ def remote(
             connection.release()
 
     return ask
+
+
+def _missing_key(model: str, callers_pay: bool) -> Error:
+    """Say who has to mend it: the caller, when callers' keys are for the provider, else the operator."""
+    if callers_pay:
+        return Unauthorized(
+            "No API key was sent.",
+            hint="send the header 'Authorization: Bearer <your provider's key>', or use the model 'demo'",
+        )
+    return UpstreamStatusError(
+        "The server has no key for this model.",
+        status=502,
+        passed=NO_RETRY,
+        model=model,
+        hint="its operator must set LLM_API_KEY, or the api_key of the Model: any word if it needs none",
+    )
+
+
+def _own_key_refused(model: str, authority: str) -> Error:
+    """The caller has no say in the server's own key: the provider's 401 would send them looking for theirs."""
+    return UpstreamStatusError(
+        "The model's server did not accept the server's own key.",
+        status=502,
+        passed=NO_RETRY,
+        model=model,
+        hint="the operator of this server must check LLM_API_KEY",
+        detail=authority,
+    )
 
 
 async def _relay(
