@@ -20,14 +20,14 @@ from typing import Any
 
 import pytest
 import trustme
-from caller import Caller
+from caller import Caller, turn
 from requests_of_a_test import OK, Line, deaf, everything, full, says_to, until
 from served import Served
 
 import firstword.transport
 from firstword import App
 from firstword.errors import ConfigError, UpstreamConnectError, UpstreamTimeout
-from firstword.testing import Proxy, Upstream
+from firstword.testing import Proxy, Upstream, script
 from firstword.transport import Transport, read_proxy
 from firstword.transport.dial import trust
 
@@ -99,6 +99,26 @@ async def test_a_turn_over_tls_is_verified_and_its_connection_kept(secure: Upstr
     context = trust()
     assert context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_turns_and_hang_ups_are_the_same_under_tls(
+    serve: Callable[[App], Served], secure: Upstream, request: pytest.FixtureRequest
+) -> None:
+    """uvloop has a TLS of its own: a long answer, a reset, a large request, and a hang-up that closes the line."""
+    served, marker = serve(App(base_url=secure.base_url)), request.node.name
+    caller = Caller(served.url)
+
+    assert (await caller.says("word " * 3_000, user=marker)).text == "word " * 3_000
+    assert (await caller.says("x" * 3_000_000, user=marker)).done
+    heard = await caller.says(user=marker, script=script.resets_after("Hello"))
+    assert (heard.text, heard.error["code"]) == ("Hello", "upstream_truncated")
+    async with caller.dials(turn(user=marker, script=script.stalls_after("Hello"))) as call:
+        await call.hears_word("Hello")
+        call.hangs_up()
+        records = await secure.wait_settled(marker, count=4)
+    assert records[0].connection == records[1].connection and records[-1].closed_by == "peer"
+    assert await asyncio.to_thread(served.left_open) == {"in_use": 0, "turns": 0}
 
 
 def self_signed(authority: trustme.CA) -> trustme.LeafCert:

@@ -271,7 +271,7 @@ json_text = st.recursive(
 )
 
 
-@steady
+@settings(steady, max_examples=40)
 @given(st.lists(st.dictionaries(st.text(max_size=8), json_text, max_size=4), min_size=1, max_size=5), st.data())
 def test_a_canonical_frame_keeps_its_very_bytes(values: list[dict[str, object]], data: st.DataObject) -> None:
     """What OpenAI itself sends goes through untouched, wherever it is cut."""
