@@ -55,3 +55,8 @@ def server(serve: Callable[[App], Served], upstream: Upstream) -> Served:
 def caller(server: Served) -> Caller:
     """Somebody who calls `server`."""
     return Caller(server.url)
+
+
+@pytest.fixture
+def marker(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)

@@ -39,11 +39,6 @@ def served(upstream: Upstream) -> Iterator[Served]:
 
 
 @pytest.fixture
-def marker(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
-
-
-@pytest.fixture
 async def caller(served: Served) -> AsyncIterator[Caller]:
     """A caller whose server must be as good as new when the test is over."""
     yield Caller(served.url)

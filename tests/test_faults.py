@@ -36,11 +36,6 @@ def served(upstream: Upstream) -> Iterator[Served]:
     running.stop()
 
 
-@pytest.fixture
-def marker(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
-
-
 def check_ending(heard: Heard) -> str:
     """Return how a reply ended: `error`, `cut` or `whole`; asserts that it is exactly one of them."""
     assert heard.whole, heard

@@ -28,11 +28,6 @@ ENDINGS = {"whole": TRANSCRIPT, "cut": script.closes_after("Hello there"), "refu
 SLOWLY = [step for each in TRANSCRIPT for step in ([each, script.wait(0.003)] if each["do"] == "send" else [each])]
 
 
-@pytest.fixture
-def marker(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
-
-
 # --- the server below us fails --------------------------------------------------------------------
 
 

@@ -32,11 +32,6 @@ def caller(served: Served) -> Caller:
     return Caller(served.url)
 
 
-@pytest.fixture
-def marker(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
-
-
 def resident() -> int:
     """Return the bytes of memory that this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -7,6 +7,7 @@ answer some callers and not others.
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import logging
 import sys
@@ -163,6 +164,7 @@ class App:
         except ConfigError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        gc.freeze()  # what stands now stays: the collector need not walk through it again and again
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.close()

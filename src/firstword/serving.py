@@ -44,10 +44,12 @@ def options() -> dict[str, Any]:
     """Return how uvicorn is set up for voice: one quiet log, connections kept between a caller's turns."""
     from uvicorn.config import LOGGING_CONFIG
 
+    from .server.protocol import VoiceProtocol
+
     logging = copy.deepcopy(LOGGING_CONFIG)
     logging["loggers"]["firstword"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     return {
-        "http": "httptools",
+        "http": VoiceProtocol,
         "ws": "none",
         "lifespan": "on",
         "access_log": False,  # it would write URLs, which may hold a session or a key; a turn has a line of its own

@@ -54,9 +54,12 @@ class FrameReader:
 
         Raises UpstreamProtocolError when one event grows over `max_frame` bytes.
         """
+        rest = self._rest
         if self._skip_newline or b"\r" in data:
             data = self._fold(data)
-        rest = self._rest
+        elif not rest and data[:7] == b"data: {" and data.find(b"\n") == len(data) - 2 and data[-1:] == b"\n":
+            self._first = False
+            return [data]  # the usual read: one event in the usual form
         if rest:
             # Look only where a blank line can newly be, or one byte at a time would cost the square.
             seen = max(len(rest) - 1, 0)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..chunk import Choice, Chunk
+from ..chunk import Choice, Chunk, Look
 from ..errors import BadRequest, UpstreamError, UpstreamProtocolError, UpstreamStatusError, UpstreamTruncated
 from ..turn import Turn
 from ..wire import FrameReader, HttpRequest
@@ -144,6 +144,8 @@ class Decoder:
         except msgspec.ValidationError:
             chunk = _reshaped(chunk)
             look = chunk.look()
+        if self._is_usual(look):
+            return [chunk]
         if look.error is not None:
             self.failure = read_error(look.error, secret=self._secret)
             return []
@@ -153,6 +155,21 @@ class Decoder:
         if look.usage is not None and not self._wants_usage:
             return []
         return self._named(chunk if look.choices is not None else chunk.changed(choices=[]))
+
+    def _is_usual(self, look: Look) -> bool:
+        """True for words in the middle of a reply, of which nothing has to be noted, mended or kept back."""
+        if look.id != self._id or self._id is None or self._leaves_out or look.error is not None or not look.choices:
+            return False
+        choice = look.choices[0]
+        delta = choice.delta
+        return (
+            len(look.choices) == 1
+            and choice.finish_reason is None
+            and type(choice.index) is int
+            and choice.index in self._seen
+            and delta is not None
+            and not delta.tool_calls
+        )
 
     def _note(self, chunk: Chunk, choices: list[Choice]) -> Chunk:
         """Keep count of what began and what ended; mend a choice without a delta, take out a second ending."""

@@ -11,6 +11,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, TypeAlias
 
 from ..admission import Gate
@@ -26,6 +27,8 @@ log = logging.getLogger("firstword")
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Writer: TypeAlias = EventWriter | ObjectWriter
+OnLeave: TypeAlias = Callable[[Callable[[], None] | None], None]
 AfterTurn: TypeAlias = Callable[[Turn], Awaitable[None]]
 
 # The last four are what comes of pasting a full URL where a base URL was asked for; users of Vapi and ElevenLabs do.
@@ -34,8 +37,18 @@ CHAT_PATHS = frozenset(
     {_TAIL, f"/v1{_TAIL}", _TAIL + _TAIL, f"/v1{_TAIL}{_TAIL}", f"{_TAIL}/v1{_TAIL}", f"/v1{_TAIL}/v1{_TAIL}"}
 )
 
+# The ASGI extension of our own protocol: a function that takes what to call when the caller leaves.
+ON_LEAVE = "firstword.on_leave"
+
 JOBS_TIMEOUT = 10.0  # seconds that the jobs of turns that are over get when the server stops
 FAIL_TIMEOUT = 1.0  # seconds to tell a caller that the turn failed; one who does not read is left
+
+
+class Cut(Enum):
+    """Why a turn was cancelled before its end."""
+
+    LEFT = "the caller hung up"
+    STOPPED = "the server was told to stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +113,41 @@ class Server:
             return
         except Gone:
             return
-        send = _heard_by_somebody(send)
+        on_leave: OnLeave | None = scope.get("extensions", {}).get(ON_LEAVE)
+        if on_leave is None:
+            send = _heard_by_somebody(send)
         writer = EventWriter(turn, send, keep=self._after is not None) if turn.stream else ObjectWriter(turn, send)
-        # Two tasks, so that whichever ends first can end the other; both are over when this returns.
+        if on_leave is None:
+            cut = await self._answer_beside(receive, turn, writer)
+        else:
+            cut = await self._answer_here(on_leave, turn, writer)
+        if cut is Cut.STOPPED:
+            turn.error = Stopping("The server is being stopped.", hint="ask again; another one may answer")
+            await self._fail(turn, writer)
+        self._end(turn, writer.status, hung_up=cut is Cut.LEFT)
+
+    async def _answer_here(self, on_leave: OnLeave, turn: Turn, writer: Writer) -> Cut | None:
+        """Answer in this very task, which our own protocol lets us cancel as soon as the caller leaves."""
+        task = asyncio.current_task()
+        assert task is not None
+        left = False
+
+        def leave() -> None:
+            nonlocal left
+            left = True
+            task.cancel()
+
+        on_leave(leave)
+        try:
+            await self._answer(turn, writer)
+        except asyncio.CancelledError:
+            return Cut.LEFT if left else Cut.STOPPED
+        finally:
+            on_leave(None)
+        return None
+
+    async def _answer_beside(self, receive: Receive, turn: Turn, writer: Writer) -> Cut | None:
+        """Answer under any ASGI server: two tasks, so that the turn and the caller's patience can end each other."""
         answer = asyncio.create_task(self._answer(turn, writer))
         gone = asyncio.create_task(_hang_up(receive))
         stopped = False
@@ -113,10 +158,9 @@ class Server:
         answer.cancel()
         gone.cancel()
         await asyncio.gather(answer, gone, return_exceptions=True)
-        if stopped and answer.cancelled():
-            turn.error = Stopping("The server is being stopped.", hint="ask again; another one may answer")
-            await self._fail(turn, writer)
-        self._end(turn, writer.status, hung_up=answer.cancelled() and turn.error is None)
+        if not answer.cancelled():
+            return None
+        return Cut.STOPPED if stopped else Cut.LEFT
 
     async def _read_turn(self, scope: Scope, receive: Receive, received: float) -> Turn:
         if scope["method"] != "POST":
@@ -133,7 +177,7 @@ class Server:
         turn.timeline.prepared = now()
         return turn
 
-    async def _answer(self, turn: Turn, writer: EventWriter | ObjectWriter) -> None:
+    async def _answer(self, turn: Turn, writer: Writer) -> None:
         """Answer one turn: exactly one ending, whatever happens."""
         limit = self._bounds.turn_timeout
         try:
@@ -152,7 +196,7 @@ class Server:
             turn.error = UpstreamTimeout(f"The turn was not over within {limit:g} seconds.", phase="turn")
         await self._fail(turn, writer)
 
-    async def _fail(self, turn: Turn, writer: EventWriter | ObjectWriter) -> None:
+    async def _fail(self, turn: Turn, writer: Writer) -> None:
         assert turn.error is not None
         try:
             async with timeout(FAIL_TIMEOUT):

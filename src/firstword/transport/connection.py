@@ -30,6 +30,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[object] | None = None
         self._writable = True  # the socket has room
+        self._alarm: asyncio.TimerHandle | None = None  # rings when a wait has lasted too long
+        self._late_at = 0.0  # on the loop's clock
         self._timer: asyncio.TimerHandle | None = None  # eviction when idle, the drain when ending
         self.closed = False
         self.uses = 0  # requests written so far
@@ -96,7 +98,7 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
-        self._stop_timer()
+        self._stop_timers()
         if not self.ended and self._failure is None:
             if self.head_done and exc is None and self._ends_with_connection():
                 self.ended = True
@@ -155,7 +157,7 @@ class Connection(asyncio.Protocol):
         """Write one request. Returns when the socket has taken it; `within` seconds, else UpstreamTimeout."""
         assert self._transport is not None
         deadline = self._loop.time() + within
-        self._stop_timer()
+        self._stop_timers()
         if self.uses:
             self._reset()
         self.uses += 1
@@ -249,7 +251,7 @@ class Connection(asyncio.Protocol):
         )
 
     def _finish(self) -> None:
-        self._stop_timer()
+        self._stop_timers()
         self._draining = False
         assert self._transport is not None
         # A request that the upstream answered before reading all of it (413) would stand before the next one.
@@ -269,30 +271,47 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     async def _wait(self, within: float, phase: str) -> None:
+        """Wait for the other side to do something, at most `within` seconds.
+
+        The alarm is set once and moved only when it would ring too late: most waits end long before it.
+        """
         waiter: asyncio.Future[object] = self._loop.create_future()
         self._waiter = waiter
-        timer = self._loop.call_later(max(within, 0.0), _set_late, waiter)
+        self._late_at = self._loop.time() + max(within, 0.0)
+        if self._alarm is None or self._alarm.when() > self._late_at:
+            self._set_alarm()
         try:
             await waiter
         finally:
-            timer.cancel()
             self._waiter = None
         if waiter.result() is _LATE:
             raise UpstreamTimeout(f"The model was silent for too long ({phase}).", phase=phase)
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(self._late_at, self._ring)
+
+    def _ring(self) -> None:
+        """End a wait that has lasted too long; look again later when it began since."""
+        self._alarm = None
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if self._loop.time() < self._late_at:
+            self._set_alarm()
+        else:
+            waiter.set_result(_LATE)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._alarm):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._alarm = None
 
 
 _LATE = object()
-
-
-def _set_late(waiter: asyncio.Future[object]) -> None:
-    if not waiter.done():
-        waiter.set_result(_LATE)

@@ -1,0 +1,169 @@
+"""uvicorn's HTTP protocol with a shorter way for turns: one task, one write per event, a hang-up told at once.
+
+A turn's request is taken over from uvicorn's own request cycle when it is of the usual kind: a POST to a chat
+path with a body of known and modest length. Every other request, and everything else about a connection
+(parsing, keep-alive, pipelining, the drain at shutdown), is uvicorn's as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from . import CHAT_PATHS, ON_LEAVE
+
+USUAL_BODY = 1024 * 1024  # bytes; a larger one (images) comes in pieces, which uvicorn's own way reads with care
+
+_CHAT_URLS = frozenset(path.encode() for path in CHAT_PATHS)
+
+
+class Exchange:
+    """One turn's request and reply on a connection; it stands where uvicorn's request cycle stands."""
+
+    def __init__(self, protocol: VoiceProtocol, scope: MutableMapping[str, Any], *, keep_alive: bool) -> None:
+        self._protocol = protocol
+        self._scope = scope
+        self._leave: Callable[[], None] | None = None
+        self._head = b""
+        self._chunked = True
+        self._waiter: asyncio.Future[None] | None = None
+        self.begun = False
+        # The names that uvicorn's protocol uses.
+        self.body = bytearray()
+        self.more_body = True
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        self.message_event = self
+        scope["extensions"] = {ON_LEAVE: self._on_leave}
+
+    def set(self) -> None:
+        """Take note that the body grew or ended, or that the caller is gone."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self.disconnected and self._leave is not None:
+            self._leave()
+
+    def _on_leave(self, call: Callable[[], None] | None) -> None:
+        self._leave = call
+        if call is not None and self.disconnected:
+            call()
+
+    async def run_asgi(self, app: Any) -> None:
+        """Answer the request; named by uvicorn."""
+        try:
+            await app(self._scope, self.receive, self.send)
+        finally:
+            if not self.response_complete and not self.disconnected:
+                # The caller reads no more, or the server is going down: nothing that waits here can be delivered.
+                self._protocol.transport.abort()
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Return the whole body, as ASGI."""
+        while self.more_body and not self.disconnected:
+            self._protocol.flow.resume_reading()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": bytes(self.body), "more_body": False}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Write one part of the reply, as ASGI; the head waits for the first bytes of the body."""
+        protocol = self._protocol
+        if protocol.flow.write_paused and not self.disconnected:
+            await protocol.flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self._head = self._make_head(message)
+            return
+        body: bytes = message["body"]
+        more = message.get("more_body", False)
+        if not self._chunked:
+            data = self._head + body
+        elif more:
+            data = b"%b%x\r\n%b\r\n" % (self._head, len(body), body)
+        else:
+            data = b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head, len(body), body)
+        self._head = b""
+        protocol.transport.write(data)
+        if not more:
+            self.response_complete = True
+            if not self.keep_alive:
+                protocol.transport.close()
+            protocol.on_response_complete()
+
+    def _make_head(self, message: MutableMapping[str, Any]) -> bytes:
+        lines = [STATUS_LINE[message["status"]]]
+        for name, value in (*self._protocol.server_state.default_headers, *message["headers"]):
+            if b"\r" in value or b"\n" in value:
+                raise ValueError("a header value holds a line break")
+            if name == b"content-length":
+                self._chunked = False
+            elif name == b"connection" and value == b"close":
+                self.keep_alive = False
+                continue
+            lines += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
+        return b"".join(lines)
+
+
+class VoiceProtocol(HttpToolsProtocol):
+    """One connection of a voice engine."""
+
+    _exchange: Exchange | None = None  # the turn that is being answered
+
+    def on_headers_complete(self) -> None:
+        """Take a turn's request over; leave any other to uvicorn."""
+        path, _, query = self.url.partition(b"?")
+        if path in _CHAT_URLS and self._is_usual():
+            self.scope.update(method="POST", path=path.decode(), raw_path=path, query_string=query)
+            self.cycle = self._exchange = Exchange(self, self.scope, keep_alive=self.parser.should_keep_alive())
+        else:
+            super().on_headers_complete()
+
+    def _is_usual(self) -> bool:
+        """True for a POST with a body of modest length, when no other request is being answered here."""
+        if self.parser.get_method() != b"POST" or self.expect_100_continue or self.parser.should_upgrade():
+            return False
+        if self.parser.get_http_version() != "1.1" or self.root_path or self.limit_concurrency is not None:
+            return False
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        length = b""
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = value
+            elif name == b"transfer-encoding":
+                return False
+        return len(length) < 8 and length.isdigit() and int(length) <= USUAL_BODY
+
+    def on_message_complete(self) -> None:
+        """Begin the turn: its request is whole."""
+        super().on_message_complete()
+        self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        """Begin the turn also before its body is whole: how long that may take is the server's to say."""
+        super().data_received(data)
+        self._begin()
+
+    def _begin(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and not exchange.begun:
+            exchange.begun = True
+            self._start_asgi_task(exchange, self.app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the turn that its caller is gone."""
+        super().connection_lost(exc)
+        exchange = self._exchange
+        if exchange is not None and not exchange.response_complete:
+            exchange.disconnected = True
+            exchange.set()
