@@ -49,6 +49,13 @@ SERVERS = {
             packages=("firstword", "uvicorn", "uvloop", "httptools", "msgspec"),
         ),
         Server(
+            name="plain",
+            about="this project under uvicorn's own HTTP protocol",
+            command=(sys.executable, str(FOLDER / "plain.py"), "{port}"),
+            environment={"LLM_BASE_URL": "http://{upstream}/v1"},
+            packages=("firstword", "uvicorn", "uvloop", "httptools", "msgspec"),
+        ),
+        Server(
             name="naive",
             about="FastAPI + the openai SDK, a new client for every turn",
             command=(sys.executable, str(FOLDER / "naive.py"), "{port}"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import fields
@@ -265,3 +267,41 @@ async def test_the_marks_of_a_turn_are_in_order(serve: Serve, upstream: Upstream
     timeline = over.get(timeout=2).timeline
     marks = [getattr(timeline, field.name) for field in fields(Timeline)]
     assert None not in marks and marks == sorted(marks)
+
+
+def test_models_are_a_list() -> None:
+    """`App(models="gpt")` is no list of the models g, p and t."""
+    with pytest.raises(ConfigError, match="not a list"):
+        App("gpt")  # type: ignore[arg-type]
+
+
+async def test_a_cancellation_of_somebody_elses_is_a_mistake(serve: Serve, upstream: Upstream) -> None:
+    """A model awaits a task that was cancelled: nobody hung up, and the caller is told."""
+    app = App(base_url=upstream.base_url)
+
+    @app.model("careless")
+    async def careless(turn: Turn) -> str:
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
+        return "never said"
+
+    served = serve(app)
+    if sys.version_info >= (3, 11):  # 3.10 cannot tell whose cancellation it is
+        heard = await Caller(served.url).says(model="careless")
+        assert (heard.status, heard.error["type"]) == (500, "server_error")
+    assert (await Caller(served.url).says("Hello")).text == "Hello"
+
+
+async def test_a_model_that_exits_ends_its_turn_only(serve: Serve, upstream: Upstream) -> None:
+    """`sys.exit()` in a function of the user's is a mistake, and not the end of all calls."""
+    app = App(base_url=upstream.base_url)
+
+    @app.model("leaver")
+    async def leaver(turn: Turn) -> str:
+        sys.exit(3)
+
+    served = serve(app)
+    heard = await Caller(served.url).says(model="leaver")
+    assert heard.status == 500
+    assert (await Caller(served.url).says("Hello")).text == "Hello"

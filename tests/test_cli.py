@@ -227,7 +227,7 @@ def test_a_held_key_is_not_offered_to_the_world(run: Run, more: list[str]) -> No
     """The operator sets LLM_API_KEY and no gate keys: it does not start, and says what to do."""
     process = run(FIRSTWORD, "serve", "--port", "0", *more, LLM_API_KEY="sk-held")
     assert process.ends() == 1
-    assert process.output.startswith("firstword: The server holds a key (LLM_API_KEY)")
+    assert process.output.startswith("firstword: The server holds a key (LLM_API_KEY, ")
     assert "\nhint: set FIRSTWORD_KEYS" in process.output
     assert "Traceback" not in process.output and "sk-held" not in process.output and "Uvicorn" not in process.output
 

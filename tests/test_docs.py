@@ -19,6 +19,9 @@ from firstword.settings import Settings
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README-CN.md"
 BOTH = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
 
+# What a server that holds a key and no gate keys says when it does not start.
+HELD = "The server holds a key (LLM_API_KEY, or a Model's api_key):"
+
 # Raised at start only, or a base that is never raised by that name.
 NEVER_SENT = {errors.Error, errors.ConfigError, errors.RequestError}
 
@@ -94,11 +97,11 @@ def test_what_the_user_will_see_is_quoted_as_it_is(readme: Path) -> None:
     """A message is worded anew: a user who searches the README for it must find it."""
     text = readme.read_text("utf-8")
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
-    for quoted in ("The server holds a key (LLM_API_KEY), so listening on", "No key was sent.", "turn ended id="):
+    for quoted in (HELD, "No key was sent.", "turn ended id=", "request refused status="):
         assert quoted in sources
-    assert "The server holds a key (LLM_API_KEY), so listening on 0.0.0.0" in text
+    assert f"{HELD} on 0.0.0.0" in text
     assert "Uvicorn running on http://0.0.0.0:8000 (Press CTRL+C to quit)" in text
-    assert "No key was sent." in text and "turn ended" in text
+    assert "No key was sent." in text and "turn ended id=" in text and "request refused status=" in text
 
 
 def test_both_readmes_are_built_alike() -> None:

@@ -191,6 +191,31 @@ def test_every_python_block_of_a_document_runs(document: Path, monkeypatch: pyte
         exec(compile(block, f"{document.name} block {position + 1}", "exec"), {"__name__": "copied"})
 
 
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_python_block_of_the_readme_is_a_file_to_serve(readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader saves a block as `my_brain.py`, for `firstword serve my_brain.py`, which looks for an `app`."""
+    monkeypatch.setenv("OPENAI_API_KEY", "key-1")
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "key-2")
+    for block in blocks(readme, "python"):
+        saved: dict[str, object] = {"__name__": "my_brain"}
+        exec(compile(block, "my_brain.py", "exec"), saved)
+        assert isinstance(saved["app"], App)
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_function_of_the_readme_fits_into_custom_llm(readme: Path) -> None:
+    """A reader copies a block without `app = App()` to above the last two lines of `custom_llm.py`."""
+    *rest, last, end = (ROOT / "custom_llm.py").read_text(encoding="utf-8").splitlines(keepends=True)
+    assert last.startswith("if __name__")
+    functions = [block.replace("app = App()\n", "") for block in blocks(readme, "python") if "app = App()\n" in block]
+    new = [block for block in functions if '"parrot"' not in block]  # that one is in the file
+
+    assert len(new) >= 3
+    for block in new:
+        source = "".join([*rest, block, "\n\n", last, end])
+        exec(compile(source, "custom_llm.py", "exec"), {"__name__": "custom_llm"})
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
     """A file was moved, or a heading renamed. Links out of the repository are not followed."""

@@ -211,3 +211,19 @@ def test_a_wrong_proxy_is_refused_at_once(text: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError, match="HTTPS_PROXY"):
         App()
     App(base_url="http://127.0.0.1:8080/v1")
+
+
+@pytest.mark.parametrize(("name", "near"), [("FIRSTWORD_KEY", "FIRSTWORD_KEYS"), ("FIRSTWORD_TIMOUT", "")])
+def test_a_setting_that_does_not_exist_is_refused(name: str, near: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate key in a misspelt variable would leave the door open."""
+    monkeypatch.setenv(name, "s3cret")
+    with pytest.raises(ConfigError) as caught:
+        App()
+    assert name in caught.value.message and near in (caught.value.hint or "") and "s3cret" not in str(caught.value)
+
+
+def test_the_names_of_the_trade_have_no_second_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one way to say where the model is."""
+    monkeypatch.setenv("FIRSTWORD_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError):
+        App()

@@ -225,3 +225,30 @@ async def test_whole_turns_are_the_same_on_either_loop(
         whole = await caller.says("Hi", user=line.marker, stream=False)
         assert whole.json["choices"][0]["message"]["content"] == "Hi"
     assert await asyncio.to_thread(served.left_open) == {"in_use": 0, "turns": 0}
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "flood", [": ping\n\n", 'data: {"id":"c","choices":[{"index":0,"delta":{"reasoning":"x"}}]}\n\n']
+)
+async def test_a_flood_that_says_nothing_is_over_in_time(upstream: Upstream, loop: str, flood: str) -> None:
+    """Comments or thoughts without a pause: there is always something to read before the alarm rings."""
+    served = Served(App(base_url=upstream.base_url, first_token_timeout=0.3), loop=loop)
+    try:
+        steps = [
+            script.head(200, {"content-type": "text/event-stream"}),
+            script.repeat(script.send(flood * 200)),
+        ]
+        heard = await Caller(served.url).says(script=steps, stream=False)
+        assert (heard.status, heard.error["code"]) == (504, "upstream_timeout")
+    finally:
+        served.stop()
+
+
+@pytest.mark.parametrize("flood", ["0\r\nX-Trailer: ", "5;"])
+async def test_framing_without_end_is_cut_off(line: Line, flood: str) -> None:
+    """A trailer, or a chunk extension, that goes on and on."""
+    head = f"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{flood}"
+    steps = [script.send(head, raw=True), script.send("a" * 1000, times=500, raw=True), script.wait()]
+    with pytest.raises(UpstreamProtocolError, match="framing"):
+        await line.hears(steps)

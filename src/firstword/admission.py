@@ -1,7 +1,7 @@
 """Who may speak to us: the key of a request, and the gate in front of a key that the server holds.
 
-Two ways to run, and never a mix: a server without a key of its own passes the caller's key on to the
-provider; a server that holds a key lets in only callers with a gate key, and no caller's key goes upstream.
+A server with no key and no gate keys passes each caller's key on to the provider. With either of them no caller's
+key ever goes upstream: a held key is for callers with a gate key, or for this machine alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_key(headers: Mapping[str, str]) -> str | None:
     if not value:
         return None
     if not is_key(value):
-        raise Unauthorized("The Authorization header is not a key.", hint=HOW_TO_SEND)
+        raise Unauthorized("The key is not one that a header can carry.", hint=HOW_TO_SEND)
     return value
 
 
@@ -68,7 +68,7 @@ class Gate:
         """Raise ConfigError when listening on `host` would give the held key to strangers."""
         if self.local_only and not is_loopback(host):
             raise ConfigError(
-                f"The server holds a key (LLM_API_KEY), so listening on {host} would let anybody use it.",
+                f"The server holds a key (LLM_API_KEY, or a Model's api_key): on {host} anybody could use it.",
                 hint="set FIRSTWORD_KEYS to the keys of your callers, or listen on 127.0.0.1, "
                 "or start with --open if something else guards the door",
             )
@@ -112,7 +112,7 @@ def _check_local(headers: Mapping[str, str], client: Sequence[Any] | None) -> No
     the Host header and by what a proxy adds. So does a page of any site in a browser here, which may post without
     asking first: it is told by its Origin.
     """
-    forwarded = any(mark in headers for mark in ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"))
+    forwarded = any(name in _FORWARDED or name.startswith(_FORWARDED_STARTS) for name in headers)
     named = [headers.get("host", "")]
     if "origin" in headers:
         named.append(headers["origin"].partition("://")[2])
@@ -123,6 +123,11 @@ def _check_local(headers: Mapping[str, str], client: Sequence[Any] | None) -> No
             "This server holds a key and has no gate keys, so it answers its own machine only.",
             hint="its operator can set FIRSTWORD_KEYS, or start it with --open",
         )
+
+
+# What proxies, tunnels and balancers add to a request that they pass on.
+_FORWARDED = frozenset({"forwarded", "via", "x-real-ip", "true-client-ip", "x-client-ip"})
+_FORWARDED_STARTS = ("x-forwarded", "x-original-", "x-envoy-", "cf-")
 
 
 def _without_port(host: str) -> str:

@@ -12,6 +12,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from . import plugins
@@ -29,6 +30,8 @@ log = logging.getLogger("firstword")
 Hook = Callable[[Turn], Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
+THREADS = 64  # for plain functions; Python's own choice is a handful
+DIALECT = "openai"  # what a server speaks when nobody says otherwise
 EMBEDDED = "demo"  # always there: a new user hears something before there is a key
 
 
@@ -77,6 +80,8 @@ class App:
         from .settings import load  # here, because pydantic doubles the time of `import firstword`
 
         self.settings = load(**given)
+        if isinstance(models, (str, Model)):
+            raise ConfigError("`models` is not a list.", hint="write models=['gpt-5-mini']")
         self._models = [_as_model(each) for each in models]
         self._platform = plugins.load("platforms", self.settings.platform)
         self._functions: dict[str, CallNext] = {}
@@ -91,7 +96,7 @@ class App:
         # What cannot work is told now, not in the first call: a wrong URL, key, proxy, name or provider.
         for each in [Model("any", self.settings.base_url, self._held_key), *self._models]:
             plugins.load("providers", each.provider)
-            _proxy_for(split(each.base_url or self.settings.base_url)[0])
+            _proxy_for(split(self._base_url(each))[0])
         for position, each in enumerate(self._models):
             _check_new(each.name, (other.name for other in self._models[:position]))
         keys = [key.get_secret_value() for key in self.settings.keys]
@@ -164,9 +169,15 @@ class App:
         except ConfigError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        # Plain functions of the user's run in threads, and one that blocks keeps its thread after its caller has left.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         gc.freeze()  # what stands now stays: the collector need not walk through it again and again
         await send({"type": "lifespan.startup.complete"})
-        await receive()
+        try:
+            await receive()
+        except asyncio.CancelledError:  # CTRL+C for a second time
+            await self.close()
+            return
         await self.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -191,6 +202,13 @@ class App:
         """The server's own key for `base_url`."""
         return self.settings.api_key.get_secret_value() if self.settings.api_key else None
 
+    def _base_url(self, model: Model) -> str:
+        """Where a model is: as it says itself, else as its provider does; the plain dialect's is the settings'."""
+        own = (
+            None if model.provider == DIALECT else getattr(plugins.load("providers", model.provider), "base_url", None)
+        )
+        return model.base_url or own or self.settings.base_url
+
     def _build(self) -> Server:
         """Make the server, once, within the event loop that it will live in."""
         if self._server is not None:
@@ -214,7 +232,7 @@ class App:
         )
         if settings.warm:
             for model in self._remotes:
-                self._transport.keep_warm(model.base_url or settings.base_url)
+                self._transport.keep_warm(self._base_url(model))
         return self._server
 
     def _build_models(self, transport: Transport) -> None:
@@ -228,9 +246,9 @@ class App:
                 assert isinstance(provider, Embedded)
                 return embedded(provider)
             self._remotes.append(model)
-            # The server's key belongs to the server's base_url; a model elsewhere needs one of its own.
-            key = model.api_key or (held if model.base_url is None else None)
-            base_url = model.base_url or settings.base_url
+            base_url = self._base_url(model)
+            # The server's key belongs to its own base_url; one elsewhere, on the same host too, may be somebody else's.
+            key = model.api_key or (held if base_url.rstrip("/") == settings.base_url.rstrip("/") else None)
             pay = self.gate.passes_keys
             return remote(provider, name, base_url, key, transport, limits, callers_pay=pay)
 
@@ -278,14 +296,14 @@ class App:
         if self._models:
             return ours
         assert self._transport is not None
-        provider = plugins.load("providers", "openai")
+        provider = plugins.load("providers", DIALECT)
         return ours + await listed(provider, self.settings.base_url, self._held_key or key, self._transport)
 
     async def unready(self) -> list[str]:
         """Return what keeps the server from serving, a sentence each."""
         self._build()
         assert self._transport is not None
-        urls = {model.base_url or self.settings.base_url for model in self._remotes}
+        urls = {self._base_url(model) for model in self._remotes}
         checks = [self._transport.reach(url) for url in sorted(urls)]
         results = await asyncio.gather(*checks, return_exceptions=True)
         reasons = [result.message for result in results if isinstance(result, UpstreamError)]

@@ -52,13 +52,15 @@ def serve_command(
         host = host or app.settings.host
         port = app.settings.port if port is None else port
         app.gate.check_bind(host)
+        if file is None:
+            typer.echo(f"No {DEFAULT_FILE} here: serving the plain relay.", err=True)
+        if workers == 1 and not reload:
+            serve(app, host=host, port=port, public_url=public_url)
+        else:
+            say_how(port, public_url)
+            _serve_many(file, host, port, workers, reload)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
-    if workers == 1 and not reload:
-        serve(app, host=host, port=port, public_url=public_url)
-    else:
-        say_how(port, public_url)
-        _serve_many(file, host, port, workers, reload)
 
 
 def _serve_many(file: Path | None, host: str, port: int, workers: int, reload: bool) -> None:

@@ -199,6 +199,9 @@ class UpstreamStatusError(UpstreamError):
         self.status = status
         self.error = error
         self.passed = dict(passed or {})
+        word = (error or {}).get("code") or (error or {}).get("type")
+        if isinstance(word, str) and word.replace("_", "").isalnum() and len(word) <= 64:
+            self.code = word  # the server's own word for it: what the operator looks for in the log
         self.retryable = status in (408, 409, 429) or status >= 500
 
     def body(self) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import copy
 import json
 import sys
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-from .admission import Gate
+from .admission import Gate, is_loopback
 from .errors import ConfigError
 
 KEEP_ALIVE = 75.0  # seconds; a voice engine's next turn comes after the caller has listened and spoken
@@ -34,9 +35,9 @@ def serve(app: Servable, *, host: str, port: int, public_url: str | None = None)
 
     try:
         app.gate.check_bind(host)
+        say_how(port, public_url)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
-    say_how(port, public_url)
     uvicorn.run(app, host=host, port=port, **options())
 
 
@@ -75,7 +76,16 @@ def say_how(port: int, public_url: str | None) -> None:
 
 
 def studio_block(public_url: str) -> str:
-    """Return the `llm` block that makes Agora's engine call this server."""
+    """Return the `llm` block that makes Agora's engine call this server.
+
+    Raises ConfigError for a URL that the engine, which runs in the cloud, cannot reach.
+    """
+    parts = urlsplit(public_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or is_loopback(parts.hostname):
+        raise ConfigError(
+            "The public URL is not one that an engine in the cloud can reach.",
+            hint="give it as in --public-url https://xxxxx-8000.app.github.dev",
+        )
     url = public_url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
     llm = {"vendor": "custom", "params": {"model": "demo"}, "api_key": "your-api-key-here", "url": url}
     return json.dumps({"llm": llm}, indent=2)

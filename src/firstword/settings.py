@@ -5,6 +5,8 @@ Only `app` reads this; every other room takes plain arguments. Empty means unset
 
 from __future__ import annotations
 
+import difflib
+import os
 import urllib.request
 from typing import Annotated, Any
 
@@ -26,7 +28,6 @@ class Settings(BaseSettings):
         env_prefix="FIRSTWORD_",
         env_ignore_empty=True,
         extra="ignore",
-        populate_by_name=True,
         str_strip_whitespace=True,  # a key that was read from a file ends with a line break
         allow_inf_nan=False,
     )
@@ -70,16 +71,33 @@ class Settings(BaseSettings):
 
 def load(**given: Any) -> Settings:
     """Return the settings, those `given` (not None, not empty) first. Raises ConfigError that names each wrong one."""
+    _refuse_unknown()
     try:
-        return Settings(**{name: value for name, value in given.items() if value not in (None, "")})
+        return Settings(**{_alias(name): value for name, value in given.items() if value not in (None, "")})
     except ValidationError as error:
         # Never pydantic's own text: it repeats the value, which may be a key.
         wrong = "; ".join(f"{_env_name(str(each['loc'][0]))}: {each['msg'].lower()}" for each in error.errors())
         raise ConfigError(f"A setting is wrong: {wrong}.", hint="see the configuration table in the README") from None
 
 
+def _alias(field: str) -> str:
+    """Return the name of the trade that a field has, else its own."""
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field
+
+
 def _env_name(field: str) -> str:
     return field if field.isupper() else f"FIRSTWORD_{field.upper()}"
+
+
+def _refuse_unknown() -> None:
+    """Raise ConfigError for a FIRSTWORD_ variable that nobody reads: a misspelt gate key would open the door."""
+    known = {_env_name(_alias(field)) for field in Settings.model_fields}
+    for name in os.environ:
+        if name.startswith("FIRSTWORD_") and name not in known:
+            near = difflib.get_close_matches(name, sorted(known), 1)
+            hint = f"did you mean {near[0]}?" if near else "see the configuration table in the README"
+            raise ConfigError(f"There is no setting {name}.", hint=hint)
 
 
 def proxy_url(host: str) -> str | None:

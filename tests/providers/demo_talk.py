@@ -10,7 +10,7 @@ import msgspec
 
 from firstword.providers.demo import provider
 
-LINE = "This is the demo model of firstword; set LLM_BASE_URL to hear a real one."
+LINE = "This is the demo model of firstword; name another model to hear a real one."
 
 
 @dataclass

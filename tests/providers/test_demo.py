@@ -16,7 +16,7 @@ from hypothesis import strategies as some
 from firstword.providers import Embedded
 from firstword.providers.demo import count_tokens, provider
 
-CHINESE_LINE = "这是 firstword 的演示模型，设置 LLM_BASE_URL 就能听到真正的模型。"
+CHINESE_LINE = "我是 firstword 的演示模型；换一个模型名，就能听到真正的模型。"
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + struct.pack(">IIBBBBB", 640, 480, 8, 2, 0, 0, 0) + b"\0\0\0\0"
 
 

@@ -23,7 +23,7 @@ HEADERS = {
 
 def see(url: Any) -> Picture | None:
     """Return what is seen of the one picture of a message."""
-    (picture,) = pictures([{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": url}}])
+    ((picture,), _) = pictures([{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": url}}])
     return picture
 
 
@@ -93,7 +93,7 @@ def test_of_a_picture_elsewhere_only_the_host_is_seen() -> None:
     url = "https://ann:secret@Pictures.example.com:8443/a.png?key=k"
 
     assert see(url) == Picture(host="pictures.example.com")
-    assert pictures([{"type": "image", "image_url": url}]) == [Picture(host="pictures.example.com")]
+    assert pictures([{"type": "image", "image_url": url}]) == ([Picture(host="pictures.example.com")], 1)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_of_a_picture_elsewhere_only_the_host_is_seen() -> None:
 )
 def test_a_message_without_pictures_has_none(content: Any) -> None:
     """The content is text, nothing, or odd."""
-    assert pictures(content) == []
+    assert pictures(content) == ([], 0)

@@ -216,3 +216,23 @@ def test_keys_and_tracebacks_go_no_further() -> None:
 def test_a_long_message_is_cut() -> None:
     """What is longer is a page, not a sentence."""
     assert refuses(500, {"error": {"message": "x" * 60_000}}).message == "x" * 2000
+
+
+def test_a_short_key_is_no_secret() -> None:
+    """People send `test` or `k` to servers that need no key; ordinary words must not be cut for it."""
+    body = b'{"error":{"message":"Incorrect API key provided","type":"auth","code":"invalid_api_key"}}'
+    error = provider.refuse(401, {}, body, secret="k")
+    assert error.body()["error"]["message"] == "Incorrect API key provided"
+    assert error.code == "invalid_api_key"
+
+
+def test_an_error_without_a_floor_is_told_by_its_status() -> None:
+    """An error object nested 900 deep."""
+    body = b'{"error":' + b'{"a":' * 900 + b"1" + b"}" * 901
+    assert provider.refuse(400, {}, body, secret="sk-long-enough").status == 400
+
+
+def test_a_page_that_is_not_there_says_where_to_look() -> None:
+    """The base URL lacks its /v1."""
+    error = provider.refuse(404, {"content-type": "text/html"}, b"<html>", secret=None)
+    assert error.status == 404 and "LLM_BASE_URL" in (error.hint or "")

@@ -125,9 +125,11 @@ OPEN = b'{"model":"m1","messages":[' + json.dumps(SAID).encode() + b'],"x":'  # 
         (OPEN + b"-Infinity}", "The body is not JSON"),
         (OPEN + b"1e400}", "The body is not JSON: number out of range"),
         (OPEN + b"9" * 5000 + b"}", "The body is not JSON: integer value out of range"),
-        (OPEN + b"[" * 100_000 + b"]" * 100_000 + b"}", "The body is nested too deeply."),
+        (OPEN + b"[" * 90_000 + b"]" * 90_000 + b"}", "The body is nested too deeply."),
         (OPEN + b'{"a":' * 40_000 + b"1" + b"}" * 40_001, "The body is nested too deeply."),
-        (OPEN + b"[" * 100_000, "The body is nested too deeply."),
+        (OPEN + b"[" * 90_000, "The body is nested too deeply."),
+        (OPEN + b"[" * 140_000 + b"]" * 140_000 + b"}", "The body holds more than 100000 objects and lists."),
+        (OPEN + b"[" + b"[]" * 140_000, "The body holds more than 100000 objects and lists."),
         *((scalar, "The body is not a JSON object.") for scalar in (b"null", b"1", b'"a"', b"true", b"[]", b"[{}]")),
     ],
 )

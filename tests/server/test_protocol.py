@@ -156,3 +156,48 @@ async def test_the_next_request_on_the_connection_is_answered(start: Start, http
         end = b"}}" if status == b"400" else b"0\r\n\r\n"
         await asyncio.wait_for(reader.readuntil(end), 5)
     writer.transport.abort()
+
+
+async def test_a_head_without_end_is_cut_off(start: Start) -> None:
+    """A header value that goes on and on: uvicorn sets no limit."""
+    server = start()
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"POST /chat/completions HTTP/1.1\r\nHost: x\r\nX-Long: ")
+    sent = 0
+    try:
+        while sent < 50_000_000:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+    except ConnectionError:
+        pass
+    writer.transport.abort()
+    assert sent < 20_000_000  # what fits into the sockets between us, and no more
+    assert (await Caller(server.url).says("Hello")).text == "Hello"
+
+
+async def test_a_connection_that_says_nothing_is_closed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody keeps a socket of ours without a word."""
+    monkeypatch.setattr("firstword.server.protocol.HEAD_TIMEOUT", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", start().port)
+    assert await asyncio.wait_for(reader.read(1), 5) == b""
+    writer.close()
+
+
+async def test_a_caller_who_does_not_read_is_cut_off(start: Start, upstream: Upstream, marker: str) -> None:
+    """A model that talks without end, and a caller who takes nothing: the turn's time is up, and so is the socket's."""
+    server = start(turn_timeout=0.3)
+    words = script.repeat(script.text("word " * 2000))
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.transport.pause_reading()
+    writer.write(request(turn(user=marker, script=script.events(script.role(), words))))
+    (record,) = await upstream.wait_closed(marker, within=5.0)
+    assert record.closed_by == "peer"
+
+    async def is_gone() -> bool:
+        while server._server.server_state.connections:
+            await asyncio.sleep(0.01)
+        return True
+
+    assert await asyncio.wait_for(asyncio.to_thread(server.run, is_gone), 5)
+    writer.transport.abort()

@@ -12,6 +12,7 @@ from ..errors import UpstreamError, UpstreamProtocolError, UpstreamStatusError
 MAX_MESSAGE = 2000  # characters; what is longer is a page, not a sentence
 UNEXPLAINED = "The model's server reported an error."
 TRACEBACK = "Traceback (most recent call last)"
+SHORTEST_SECRET = 8  # characters; `test` and `EMPTY` are keys that people use with servers that need none
 PASSED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 # Errors within a 200 name no status; these are the `type` and `code` words that OpenAI and its likenesses use.
@@ -42,7 +43,13 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, *, secret: str
     if value is not None:
         return read_error(value, secret=secret, status=status if status >= 400 else None, passed=passed)
     if status >= 400:
-        return UpstreamStatusError(f"The model's server answered with status {status}.", status=status, passed=passed)
+        hint = "check that LLM_BASE_URL is the API's root, as in https://api.openai.com/v1"
+        return UpstreamStatusError(
+            f"The model's server answered with status {status}.",
+            status=status,
+            passed=passed,
+            hint=hint if status in (404, 405) else None,
+        )
     if status >= 300:
         return UpstreamProtocolError(
             "The model's server answered with a redirect.",
@@ -58,7 +65,12 @@ def read_error(
     value: Any, *, secret: str | None, status: int | None = None, passed: Mapping[str, str] | None = None
 ) -> UpstreamStatusError:
     """Return the error that an `error` value means: an object, or a bare string. Its unknown fields are kept."""
-    said = _cleaned(value if isinstance(value, dict) else {"message": value}, secret)
+    raw = value if isinstance(value, dict) else {"message": value}
+    try:
+        # A short key is no secret, and would be found within ordinary words.
+        said = _cleaned(raw, secret if secret and len(secret) >= SHORTEST_SECRET else None)
+    except RecursionError:
+        said = {}
     message, kind = said.get("message"), said.get("type")
     error = {
         "param": None,
@@ -67,7 +79,7 @@ def read_error(
         "message": message[:MAX_MESSAGE] if message and isinstance(message, str) else UNEXPLAINED,
         "type": kind if isinstance(kind, str) else "upstream_error",
     }
-    return UpstreamStatusError(error["message"], status=status or _status(error), error=error, passed=passed)
+    return UpstreamStatusError(error["message"], status=status or _status(raw), error=error, passed=passed)
 
 
 def _error_in(body: bytes) -> Any:
@@ -102,7 +114,9 @@ def _cleaned(value: Any, secret: str | None) -> Any:
             return ""
         return value.replace(secret, "***") if secret else value
     if isinstance(value, list):
+        if any(isinstance(each, str) and TRACEBACK in each for each in value):
+            return []
         return [_cleaned(each, secret) for each in value]
     if isinstance(value, dict):
-        return {name: _cleaned(each, secret) for name, each in value.items()}
+        return {_cleaned(name, secret): _cleaned(each, secret) for name, each in value.items()}
     return value

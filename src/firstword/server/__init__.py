@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from ..admission import Gate
-from ..clock import now, timeout
+from ..clock import now, timeout, was_cancelled
 from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamTimeout
 from ..platforms import Platform
 from ..turn import CallNext, Turn
@@ -113,6 +113,12 @@ class Server:
             return
         except Gone:
             return
+        except Exception as error:
+            # A platform of somebody else's; what it says may hold a caller's words.
+            self._log_bug(None, error)
+            mistake = Error("The server made a mistake.", hint="its operator finds it in the log")
+            await send_json(send, mistake.status, mistake.body(), {})
+            return
         on_leave: OnLeave | None = scope.get("extensions", {}).get(ON_LEAVE)
         if on_leave is None:
             send = _heard_by_somebody(send)
@@ -139,12 +145,11 @@ class Server:
 
         on_leave(leave)
         try:
-            await self._answer(turn, writer)
+            return await self._answer(turn, writer)
         except asyncio.CancelledError:
             return Cut.LEFT if left else Cut.STOPPED
         finally:
             on_leave(None)
-        return None
 
     async def _answer_beside(self, receive: Receive, turn: Turn, writer: Writer) -> Cut | None:
         """Answer under any ASGI server: two tasks, so that the turn and the caller's patience can end each other."""
@@ -159,7 +164,7 @@ class Server:
         gone.cancel()
         await asyncio.gather(answer, gone, return_exceptions=True)
         if not answer.cancelled():
-            return None
+            return answer.result()
         return Cut.STOPPED if stopped else Cut.LEFT
 
     async def _read_turn(self, scope: Scope, receive: Receive, received: float) -> Turn:
@@ -177,7 +182,7 @@ class Server:
         turn.timeline.prepared = now()
         return turn
 
-    async def _answer(self, turn: Turn, writer: Writer) -> None:
+    async def _answer(self, turn: Turn, writer: Writer) -> Cut | None:
         """Answer one turn: exactly one ending, whatever happens."""
         limit = self._bounds.turn_timeout
         try:
@@ -185,23 +190,31 @@ class Server:
                 try:
                     await self._handler(turn, writer.send)
                     await writer.close()
-                    return
+                    return None
+                except Gone:
+                    return Cut.LEFT
                 except Error as error:
                     turn.error = error
-                except Exception as error:  # a TimeoutError in here is somebody else's, as of a search in a hook
+                except (Exception, SystemExit, asyncio.CancelledError) as error:
+                    # A TimeoutError in here is somebody else's, as of a search in a hook; so is a cancellation that
+                    # nobody asked of this turn.
+                    if isinstance(error, asyncio.CancelledError) and was_cancelled():
+                        raise
                     self._log_bug(turn, error)
                     hint = f"its operator finds it in the log as {turn.id}"
                     turn.error = Error("The server made a mistake.", hint=hint)
         except (TimeoutError, asyncio.TimeoutError):
-            turn.error = UpstreamTimeout(f"The turn was not over within {limit:g} seconds.", phase="turn")
+            hint = "FIRSTWORD_TURN_TIMEOUT is what it may take"
+            turn.error = UpstreamTimeout(f"The turn was not over within {limit:g} seconds.", phase="turn", hint=hint)
         await self._fail(turn, writer)
+        return None
 
     async def _fail(self, turn: Turn, writer: Writer) -> None:
         assert turn.error is not None
         try:
             async with timeout(FAIL_TIMEOUT):
                 await writer.fail(turn.error)
-        except Exception:
+        except (Exception, Gone):
             log.info("caller does not read id=%s", turn.id)
 
     def _end(self, turn: Turn, status: int, *, hung_up: bool) -> None:
@@ -231,15 +244,16 @@ class Server:
         except Exception as error:
             self._log_bug(turn, error)
 
-    def _log_bug(self, turn: Turn, error: Exception) -> None:
+    def _log_bug(self, turn: Turn | None, error: BaseException) -> None:
         """Log where a mistake was made; what it says may be a caller's words, so only on request."""
+        name = "" if turn is None else turn.id
         if self._debug:
-            log.error("mistake id=%s", turn.id, exc_info=error)
+            log.error("mistake id=%s", name, exc_info=error)
             return
         places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         log.error(
             "mistake id=%s type=%s at=%s hint: FIRSTWORD_DEBUG=1 shows what it says",
-            turn.id,
+            name,
             type(error).__name__,
             " > ".join(places[-4:]),
         )
@@ -256,12 +270,14 @@ def _heard_by_somebody(send: ASGISend) -> ASGISend:
         nonlocal lost
         if lost:
             return
-        lost = True
         try:
             await send(message)
         except OSError:
-            raise asyncio.CancelledError from None  # what a hang-up is to a turn, whoever notices it first
-        lost = False
+            lost = True
+            raise Gone from None
+        except BaseException:
+            lost = True
+            raise
 
     return tell
 

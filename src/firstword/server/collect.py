@@ -1,4 +1,7 @@
-"""Put the chunks of a streamed reply together into one `chat.completion`, unknown fields included. Pure."""
+"""Put the chunks of a streamed reply together into one `chat.completion`, unknown fields included. Pure.
+
+Each part of a message is gathered first and joined once: adding word to word would cost the square of the reply.
+"""
 
 from __future__ import annotations
 
@@ -8,68 +11,95 @@ from typing import Any
 from ..chunk import Chunk
 
 # These name a thing; servers that repeat them in every delta mean the same one, not a longer name.
-_SAID_ONCE = frozenset({"role", "id", "type", "name", "index"})
+_SAID_ONCE = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
 
 
 def completion(chunks: Iterable[Chunk]) -> dict[str, Any]:
     """Return the whole reply as `stream: false` shows it."""
     whole: dict[str, Any] = {}
-    choices: dict[int, dict[str, Any]] = {}
+    choices: dict[int, _Object] = {}
     for chunk in chunks:
         for name, value in chunk.data.items():
             if name != "choices" and (value is not None or name not in whole):
                 whole[name] = value
         for choice in chunk.data.get("choices") or ():
-            index = choice.get("index") or 0
-            into = choices.setdefault(index, {"index": index, "message": {}, "finish_reason": None})
-            _merge(into["message"], choice.get("delta") or {})
-            rest = {name: value for name, value in choice.items() if name not in ("index", "delta")}
-            _merge(into, {name: value for name, value in rest.items() if name != "finish_reason"})
-            into["finish_reason"] = rest.get("finish_reason") or into["finish_reason"]
+            parts = {("message" if name == "delta" else name): value for name, value in choice.items()}
+            choices.setdefault(choice.get("index") or 0, _Object()).add(parts)
     whole["object"] = "chat.completion"
-    whole["choices"] = [_finished(choices[index]) for index in sorted(choices)]
+    whole["choices"] = [_finished(index, choices[index].whole()) for index in sorted(choices)]
     return whole
 
 
-def _finished(choice: dict[str, Any]) -> dict[str, Any]:
-    message = {"role": "assistant", "content": None, "refusal": None, **choice["message"]}
+def _finished(index: int, choice: dict[str, Any]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": None, "refusal": None, **(choice.get("message") or {})}
     calls = message.get("tool_calls")
     if isinstance(calls, list):
         message["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in calls]
         message["content"] = message["content"] or None
-    return {**choice, "message": message}
+    return {"finish_reason": None, **choice, "index": index, "message": message}
 
 
-def _merge(into: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Add one delta: strings and lists grow, objects are merged, anything else is replaced."""
-    for name, value in delta.items():
-        old = into.get(name)
-        if value is None or old is None:
-            into[name] = _copy(value) if value is not None else old
-        elif isinstance(old, str) and isinstance(value, str):
-            into[name] = value or old if name in _SAID_ONCE else old + value
-        elif isinstance(old, list) and isinstance(value, list):
-            _merge_items(old, value)
-        elif isinstance(old, dict) and isinstance(value, dict):
-            _merge(old, value)
-        else:
-            into[name] = value
+class _Object:
+    """A JSON object that grows by deltas."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+
+    def add(self, delta: dict[str, Any]) -> None:
+        """Add one delta: strings and lists grow, objects are merged, anything else is replaced."""
+        for name, value in delta.items():
+            old = self._fields.get(name)
+            if value is None:
+                self._fields.setdefault(name, None)
+            elif isinstance(value, dict):
+                if not isinstance(old, _Object):
+                    old = self._fields[name] = _Object()
+                old.add(value)
+            elif isinstance(value, list):
+                if not isinstance(old, _List):
+                    old = self._fields[name] = _List()
+                old.add(value)
+            elif isinstance(value, str) and name not in _SAID_ONCE:
+                if not isinstance(old, _Text):
+                    old = self._fields[name] = _Text()
+                old.append(value)
+            elif value != "" or old is None:
+                self._fields[name] = value
+
+    def whole(self) -> dict[str, Any]:
+        """Return the object."""
+        return {name: _whole(value) for name, value in self._fields.items()}
 
 
-def _merge_items(old: list[Any], new: list[Any]) -> None:
-    """Add list items: those with an `index`, as tool calls have, go to the item of that index."""
-    for item in new:
-        same = None
-        if isinstance(item, dict) and "index" in item:
-            same = next((each for each in old if isinstance(each, dict) and each.get("index") == item["index"]), None)
-        if same is not None:
-            _merge(same, item)
-        else:
-            old.append(_copy(item))
+class _List:
+    """A JSON list that grows; items with an `index`, as tool calls have, go to the item of that index."""
+
+    def __init__(self) -> None:
+        self._items: list[Any] = []
+        self._by_index: dict[Any, _Object] = {}
+
+    def add(self, items: list[Any]) -> None:
+        """Add the items of one delta."""
+        for item in items:
+            if isinstance(item, dict) and isinstance(item.get("index"), (int, str)):
+                index = item["index"]
+                if index not in self._by_index:
+                    self._by_index[index] = _Object()
+                    self._items.append(self._by_index[index])
+                self._by_index[index].add(item)
+            else:
+                self._items.append(item)
+
+    def whole(self) -> list[Any]:
+        """Return the list."""
+        return [_whole(item) for item in self._items]
 
 
-def _copy(value: Any) -> Any:
-    """Return a copy that can grow while the chunk that it came from stays as it is."""
-    if isinstance(value, dict):
-        return {name: _copy(each) for name, each in value.items()}
-    return [_copy(each) for each in value] if isinstance(value, list) else value
+class _Text(list[str]):
+    """The pieces of a string."""
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, (_Object, _List)):
+        return value.whole()
+    return "".join(value) if isinstance(value, _Text) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypeAlias
 
@@ -11,6 +12,8 @@ from ..clock import now
 from ..errors import Error, MethodNotAllowed, NotFound
 from .request import read_headers
 from .writers import ASGISend, send_body, send_json
+
+log = logging.getLogger("firstword")
 
 Scope: TypeAlias = MutableMapping[str, Any]
 
@@ -64,9 +67,11 @@ class Pages:
             if page is None:
                 raise NotFound("There is nothing at this path.", hint="POST to /chat/completions; GET /docs lists all")
             if scope["method"] not in ("GET", "HEAD"):
-                raise MethodNotAllowed(f"{path or '/'} takes GET.", allow=["GET", "HEAD"])
+                hint = "a turn is a POST to /chat/completions" if scope["method"] == "POST" else None
+                raise MethodNotAllowed(f"{path or '/'} takes GET.", allow=["GET", "HEAD"], hint=hint)
             await page(scope, send)
         except Error as error:
+            log.info("request refused status=%d code=%s", error.status, error.code)
             await send_json(send, error.status, error.body(), error.headers())
 
     async def _health(self, scope: Scope, send: ASGISend) -> None:

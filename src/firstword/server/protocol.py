@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from . import CHAT_PATHS, ON_LEAVE
 
+MAX_HEAD = 64 * 1024  # bytes of request line and headers; nobody's are longer, and uvicorn sets no limit
+HEAD_TIMEOUT = 15.0  # seconds for a new connection to send its first head
 USUAL_BODY = 1024 * 1024  # bytes; a larger one (images) comes in pieces, which uvicorn's own way reads with care
 
 _CHAT_URLS = frozenset(path.encode() for path in CHAT_PATHS)
@@ -118,13 +120,31 @@ class VoiceProtocol(HttpToolsProtocol):
     """One connection of a voice engine."""
 
     _exchange: Exchange | None = None  # the turn that is being answered
+    _head_size: int | None = None  # bytes of the head that is coming in; None between heads
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Expect a head before long: a connection that says nothing is not kept for ever."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        self._patience = self.loop.call_later(HEAD_TIMEOUT, transport.close)
+
+    def on_message_begin(self) -> None:
+        """Begin to count the head's bytes."""
+        super().on_message_begin()
+        self._head_size = 0
 
     def on_headers_complete(self) -> None:
         """Take a turn's request over; leave any other to uvicorn."""
+        self._head_size = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         path, _, query = self.url.partition(b"?")
         if path in _CHAT_URLS and self._is_usual():
-            self.scope.update(method="POST", path=path.decode(), raw_path=path, query_string=query)
-            self.cycle = self._exchange = Exchange(self, self.scope, keep_alive=self.parser.should_keep_alive())
+            scope: MutableMapping[str, Any] = cast("MutableMapping[str, Any]", self.scope)
+            scope.update(method="POST", path=path.decode(), raw_path=path, query_string=query)
+            self._exchange = Exchange(self, scope, keep_alive=self.parser.should_keep_alive())
+            self.cycle = cast("RequestResponseCycle", self._exchange)
         else:
             super().on_headers_complete()
 
@@ -152,16 +172,22 @@ class VoiceProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Begin the turn also before its body is whole: how long that may take is the server's to say."""
         super().data_received(data)
+        if self._head_size is not None:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD:
+                self.transport.abort()
         self._begin()
 
     def _begin(self) -> None:
         exchange = self._exchange
         if exchange is not None and not exchange.begun:
             exchange.begun = True
-            self._start_asgi_task(exchange, self.app)
+            self._start_asgi_task(cast("RequestResponseCycle", exchange), self.app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the turn that its caller is gone."""
+        if self._patience is not None:
+            self._patience.cancel()
         super().connection_lost(exc)
         exchange = self._exchange
         if exchange is not None and not exchange.response_complete:

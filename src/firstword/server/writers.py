@@ -13,13 +13,14 @@ import msgspec
 
 from ..chunk import Chunk
 from ..clock import now
-from ..errors import Error
+from ..errors import Error, UpstreamProtocolError
 from ..turn import Turn
 from ..wire import DONE, frame
 from .collect import completion
 
 ASGISend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+MAX_WHOLE = 16 * 1024 * 1024  # bytes of chunks that a reply in one piece is made of
 MAX_HELD = 256 * 1024  # bytes of unspoken chunks (long reasoning) after which the reply starts all the same
 
 EVENT_STREAM = (
@@ -111,10 +112,14 @@ class ObjectWriter:
     def __init__(self, turn: Turn, send: ASGISend) -> None:
         self._turn = turn
         self._asgi_send = send
+        self._size = 0
         self.status = 0
 
     async def send(self, chunk: Chunk) -> None:
-        """Keep one chunk."""
+        """Keep one chunk. Raises UpstreamProtocolError when the reply grows over MAX_WHOLE."""
+        self._size += len(chunk.frame)
+        if self._size > MAX_WHOLE:
+            raise UpstreamProtocolError(f"The model's answer is longer than {MAX_WHOLE} bytes.")
         self._turn.reply.chunks.append(chunk)
 
     async def close(self) -> None:

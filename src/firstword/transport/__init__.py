@@ -59,7 +59,11 @@ class Transport:
         if connection is not None:
             started = now()
             try:
-                return await self._exchange(connection, head, request.body, deadline)
+                await self._exchange(connection, head, request.body, deadline)
+                # A 408 that was on its way while the connection was idle is no answer to this request.
+                if connection.status != 408 or now() - started > STALE_WINDOW:
+                    return connection
+                connection.abort()
             except UpstreamConnectError:
                 if connection.heard or now() - started > STALE_WINDOW:
                     raise

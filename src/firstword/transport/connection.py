@@ -35,7 +35,6 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None  # eviction when idle, the drain when ending
         self.closed = False
         self.uses = 0  # requests written so far
-        self.idle_since = 0.0
         self._busy = False
         self._draining = False
         self._reset()
@@ -47,6 +46,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_size = 0
         self._drained = 0
+        self._overhead = 0  # bytes of headers, chunk extensions and trailers since the last byte of body
         self._paused = False
         self._failure: Exception | None = None
         self.heard = False  # any byte of this response came
@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         self.heard = True
         if not self.head_done:
             self._head_size += len(data)
+        size = self._body_size
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -79,12 +80,15 @@ class Connection(asyncio.Protocol):
             self._fail(
                 UpstreamProtocolError(f"The model's server sent response headers of more than {MAX_HEAD} bytes.")
             )
+        self._overhead = 0 if self._body_size > size else self._overhead + len(data)
         if self._draining:
             self._drained += len(data)
             if self._drained > DRAIN_BYTES:
                 self.abort()
             elif self.ended:
                 self._finish()
+        elif self._overhead > MAX_HEAD:
+            self._fail(UpstreamProtocolError("The model's server sent framing without end, and no words in it."))
         elif self._body_size > HIGH_WATER and not self._paused and not self.closed:
             self._paused = True
             assert self._transport is not None
@@ -188,6 +192,8 @@ class Connection(asyncio.Protocol):
         Raises UpstreamTruncated when the body was cut, UpstreamTimeout after `within` seconds without a byte.
         """
         deadline = self._loop.time() + within
+        if within <= 0 and not self.ended and self._failure is None:
+            raise self._late(phase)  # a flood of bytes that say nothing is always there before the alarm is
         while not self._body:
             if self._failure is not None:
                 raise self._failure
@@ -230,7 +236,6 @@ class Connection(asyncio.Protocol):
 
     def evict_after(self, seconds: float) -> None:
         """Close after `seconds` of idleness."""
-        self.idle_since = self._loop.time()
         self._timer = self._loop.call_later(seconds, self.abort)
 
     @property
@@ -285,7 +290,13 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
         if waiter.result() is _LATE:
-            raise UpstreamTimeout(f"The model was silent for too long ({phase}).", phase=phase)
+            raise self._late(phase)
+
+    def _late(self, phase: str) -> UpstreamTimeout:
+        setting = "FIRSTWORD_STALL_TIMEOUT" if phase == "stall" else "FIRSTWORD_FIRST_TOKEN_TIMEOUT"
+        return UpstreamTimeout(
+            f"The model was silent for too long ({phase}).", phase=phase, hint=f"{setting} is what it may take"
+        )
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:

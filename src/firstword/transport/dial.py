@@ -66,8 +66,8 @@ def split(url: str) -> tuple[Origin, str]:
         port = parts.port
     except ValueError:  # brackets around half an address, or a port that is no number
         raise wrong from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise wrong
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        raise wrong  # a user and password would be dropped: a key goes into LLM_API_KEY
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), target
 
@@ -96,6 +96,7 @@ def trust() -> ssl.SSLContext:
 
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())  # for systems that come without roots of their own
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some systems' own settings allow less
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -114,7 +115,10 @@ async def dial(origin: Origin, make: Callable[[], Connection], *, within: float,
             return await _dress(sock, origin, make)
     except (TimeoutError, asyncio.TimeoutError):
         raise UpstreamTimeout(
-            "The model's server did not take the connection in time.", phase="connect", detail=origin.authority
+            "The model's server did not take the connection in time.",
+            phase="connect",
+            hint="check LLM_BASE_URL; FIRSTWORD_CONNECT_TIMEOUT is what it may take",
+            detail=origin.authority,
         ) from None
     except (OSError, UnicodeError) as error:  # gaierror, refused, reset, certificate; a name with an empty label
         raise UpstreamConnectError(

@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from ...turn import words as text_of
 from .instance import instance
-from .words import CHINESE, HAN, QUOTED, answer, last_said, last_words, name_words, numbers
+from .schema import STEPS
+from .words import CHINESE, HAN, LONGEST_NAME, QUOTED, answer, last_said, last_words, name_words, numbers
 
 PACE = 3.0  # words a second, as a person speaks
 SLOWEST = 60.0  # seconds for a word, whatever pace is asked for
 JSON_HASTE = 10  # times as fast: JSON is not listened to
 MOST_CHOICES = 8
-MOST_TOOLS = 128
+MOST_TOOLS = 64  # that are looked at
+MOST_CALLS = 8
 LONGEST_PIECE = 8  # tokens in a chunk without a space
-COUNTED = 20_000  # characters of a text that are counted one by one; after that a token is four characters
+COUNTED = 20_000  # characters of a request or an answer that are read for tokens; after that a token is four of them
 
 _TOKEN = re.compile(rf"\s*(?:[{HAN}]|[^\W_{HAN}]{{1,4}}|\S)|\s+")
 _SMALL_WORDS = "in|for|of|at|about|from|on|to|into|with|named|called"
@@ -78,16 +80,26 @@ provider = Demo()
 
 def count_tokens(text: str) -> int:
     """Return the number of tokens in a text, by this module's own rule."""
-    counted = sum(1 for _ in _TOKEN.finditer(text, 0, COUNTED))
-    return counted + math.ceil(max(0, len(text) - COUNTED) / 4)
+    return _tokens([text])
+
+
+def _tokens(texts: Iterable[str]) -> int:
+    """Return the number of tokens in some texts, of which the first `COUNTED` characters are read."""
+    counted, unread, left = 0, 0, COUNTED
+    for text in texts:
+        if left:
+            counted += sum(1 for _ in _TOKEN.finditer(text, 0, left))
+        unread += max(0, len(text) - left)
+        left -= min(left, len(text))
+    return counted + math.ceil(unread / 4)
 
 
 def prompt_tokens(request: Mapping[str, Any]) -> int:
     """Return the tokens of all that was said before, and of the tools and format asked for; pictures count nothing."""
-    tokens = sum(count_tokens(text_of(message.get("content"))) for message in request["messages"])
+    texts = [text_of(message.get("content")) for message in request["messages"]]
     forms = [request.get("tools"), request.get("response_format")]
     forms += [message.get("tool_calls") for message in request["messages"]]
-    return tokens + sum(count_tokens(_json(form)) for form in forms if form)
+    return _tokens([*texts, *(_json(form) for form in forms if form)])
 
 
 def _deltas(request: Mapping[str, Any], id: str) -> Iterator[tuple[float, int, dict[str, Any], str | None]]:
@@ -159,19 +171,21 @@ def _filled(request: Mapping[str, Any]) -> str | None:
 def _calls(request: Mapping[str, Any]) -> list[_Call]:
     """Return the calls to make: only in answer to the user, so that a tool's result is told, not asked for again."""
     choice = request.get("tool_choice")
-    tools = {tool["name"]: tool.get("parameters") for tool in _offered(request)}
+    tools = {tool["name"][:LONGEST_NAME]: tool.get("parameters") for tool in _offered(request)}
     if not tools or choice == "none" or last_said(request["messages"]).get("role") != "user":
         return []
     heard = last_words(request["messages"])
     if isinstance(choice, Mapping):
         wanted = _mapping(choice.get("function")).get("name")
-        names = [name for name in tools if name == wanted]
+        names = [name for name in tools if isinstance(wanted, str) and name == wanted[:LONGEST_NAME]]
     else:
         names = _named(list(tools), heard, must=choice == "required")
     if request.get("parallel_tool_calls") is False:
         names = names[:1]
+    names = names[:MOST_CALLS]
     said = [*numbers(heard), *_phrases(heard)]
-    return [_Call(name, _arguments(tools[name], heard, said=said)) for name in names]
+    steps = STEPS // max(1, len(names))
+    return [_Call(name, _arguments(tools[name], heard, said=said, steps=steps)) for name in names]
 
 
 def _offered(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -192,8 +206,9 @@ def _named(names: list[str], heard: str, *, must: bool) -> list[str]:
     return [max(names, key=lambda name: len(words.intersection(name_words(name))))]
 
 
-def _arguments(parameters: Any, heard: str, *, said: list[Any]) -> str:
-    made = instance(parameters, words=_few(heard), said=said) if isinstance(parameters, Mapping) else {}
+def _arguments(parameters: Any, heard: str, *, said: list[Any], steps: int) -> str:
+    asked = parameters if isinstance(parameters, Mapping) else {}
+    made = instance(asked, words=_few(heard), said=said, steps=steps)
     return _json(made if isinstance(made, dict) else {})
 
 

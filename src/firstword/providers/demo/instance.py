@@ -1,6 +1,6 @@
 """A valid instance of a JSON schema, made of what was said: the demo model's JSON answers and tool arguments.
 
-Rules: nothing raises and every call ends; what is returned was checked against every keyword that is known here.
+Rules: nothing raises and every call ends soon; what is returned was checked against every keyword that is known here.
 Values come, in this order, from `const`, what the words hold (an enum's value, a number, a name), `default`,
 `examples`, `enum`, the words themselves, and last from thin air.
 """
@@ -13,15 +13,17 @@ from itertools import count, islice
 from math import ceil, floor
 from typing import Any, NamedTuple
 
-from .pattern import LONGEST_TEXT, Pattern
-from .schema import FORMATS, STEPS, Impossible, Schema, listed, mapping, number, same, types
+import msgspec
 
+from .pattern import LONGEST_TEXT, Pattern
+from .schema import FORMATS, STEPS, TYPES, Impossible, Schema, length, listed, mapping, number, types
+
+LONGEST_SCHEMA = 16_384  # bytes of JSON; a longer one counts as one that asks for nothing
 DEEPEST = 40  # levels; a schema in real use has a handful
 _ROOMY = 4  # levels in which optional properties and items are filled too
 _MOST_ITEMS = 128
 _TRIES = 64  # numbers or texts that are looked at for one value
 _LARGEST = 10**18  # bounds beyond it are no place to look for a number
-_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 _TYPE_OF = {
     **dict.fromkeys(("properties", "required", "additionalProperties", "minProperties"), "object"),
     **dict.fromkeys(("items", "prefixItems", "minItems", "maxItems", "uniqueItems"), "array"),
@@ -29,17 +31,28 @@ _TYPE_OF = {
 }
 
 
-def instance(schema: Any, *, words: str, said: Sequence[Any] = ()) -> Any:
+def instance(schema: Any, *, words: str, said: Sequence[Any] = (), steps: int = STEPS) -> Any:
     """Return a value that is valid under `schema`, or one as near as can be when none was found.
 
     `words` fills strings that ask for nothing else; each of `said` (numbers, names) is used once where it fits.
+    `steps` bounds the work.
     """
+    if not _short(schema):
+        schema = {}
     for strict in (True, False):
         try:
-            return _Maker(schema, words=words, said=said, strict=strict).fill(schema, _Place())
+            maker = _Maker(Schema(schema, steps=steps // 2), words=words, said=said, strict=strict)
+            return maker.fill(schema, _Place())
         except (Impossible, RecursionError):
             continue
     return {}
+
+
+def _short(schema: Any) -> bool:
+    try:
+        return len(msgspec.json.encode(schema)) <= LONGEST_SCHEMA
+    except RecursionError:
+        return False
 
 
 class _Place(NamedTuple):
@@ -53,10 +66,11 @@ class _Place(NamedTuple):
 class _Maker:
     """The making of one instance; when it is not `strict`, a leaf for which nothing fits gets what comes nearest."""
 
-    def __init__(self, schema: Any, *, words: str, said: Sequence[Any], strict: bool) -> None:
-        self._schema = Schema(schema)
+    def __init__(self, schema: Schema, *, words: str, said: Sequence[Any], strict: bool) -> None:
+        self._schema = schema
+        self._enough = schema.left // 2  # steps; when fewer are left, only what is required is filled
         self._words = words or "demo"
-        self._said = list(said)
+        self._said = list(said[:_TRIES])
         self._strict = strict
         self._leaves: dict[str, Callable[[Mapping[str, Any], str], Iterator[Any]]] = {
             "string": self._strings,
@@ -73,7 +87,9 @@ class _Maker:
         schema, opened = self._schema.whole(schema, place.opened)
         found: dict[str, Any] = {}
         for value in self._values(schema, place._replace(opened=opened)):
-            found.setdefault(repr(value), value)
+            written = repr(value)
+            self._schema.step(length(written))  # the same value may be asked for in very many places
+            found.setdefault(written, value)
             if len(found) > place.variant:
                 break
         if found:
@@ -122,6 +138,7 @@ class _Maker:
             yield schema["const"]
             return
         choices = listed(schema.get("enum"))
+        self._schema.step(sum(map(length, choices)))
         heard = f" {self._words.lower()} "
         yield from (value for value in choices if isinstance(value, str) and _stands_in(value.lower(), heard))
         if "pattern" not in schema:  # not every pattern can be tried, and a name seldom fits one
@@ -136,6 +153,7 @@ class _Maker:
         rest = {key: wanted for key, wanted in schema.items() if key != keyword}
         ways = sorted(schema[keyword], key=lambda way: mapping(way).get("type") == "null")
         for turn in range(len(ways)):
+            self._schema.step(len(ways))
             at = (turn + place.variant) % len(ways)
             others = ways[:at] + ways[at + 1 :]
             only: Any = {"not": {"anyOf": others}} if keyword == "oneOf" and others else True
@@ -151,7 +169,7 @@ class _Maker:
         extra = schema.get("additionalProperties", True)
         low = _size(schema.get("minProperties"), 0)
         room = _size(schema.get("maxProperties"), len(properties) + len(required)) - len(required)
-        roomy = place.depth < _ROOMY and self._schema.steps < STEPS // 2
+        roomy = place.depth < _ROOMY and self._schema.left >= self._enough
         inside = place._replace(depth=place.depth + 1)
         made: dict[str, Any] = {}
         for name in {**properties, **required}:
@@ -179,7 +197,7 @@ class _Maker:
             # Other items sound better than equal ones, and must be other when they are to be unique.
             unique = schema.get("uniqueItems") is True
             variants = (place.variant + at, *range(at + 8)) if unique else (place.variant + at % 8,)
-            inside = [place._replace(depth=place.depth + 1, variant=variant) for variant in variants]
+            inside = (place._replace(depth=place.depth + 1, variant=variant) for variant in variants)
             try:
                 made.append(self._item(asked, inside, unlike=made if unique else []))
             except Impossible:
@@ -189,11 +207,11 @@ class _Maker:
         self._check(made, schema)
         return made
 
-    def _item(self, schema: Any, places: list[_Place], *, unlike: list[Any]) -> Any:
+    def _item(self, schema: Any, places: Iterator[_Place], *, unlike: list[Any]) -> Any:
         """Return the first of the variants that is none of `unlike`. Raises Impossible when there is none."""
         for place in places:
             item = self.fill(schema, place)
-            if not any(same(item, other) for other in unlike):
+            if not any(self._schema.same(item, other) for other in unlike):
                 return item
         raise Impossible
 
@@ -212,7 +230,9 @@ class _Maker:
         if isinstance(pattern := schema.get("pattern"), str):
             beyond = max(0, low - _TRIES // 2)  # repeats that the least length needs, or nearly so many
             try:
-                yield from (Pattern(pattern, more=beyond + at, pick=at).text() for at in range(_TRIES))
+                for at in range(_TRIES):
+                    self._schema.step(2 * len(pattern))
+                    yield Pattern(pattern, more=beyond + at, pick=at).text()
             except Impossible:
                 if self._strict:
                     raise
@@ -249,7 +269,7 @@ def _wanted_types(schema: Mapping[str, Any]) -> list[str]:
     """Return the types to try, null last; without `type`, first those that the other keywords are about."""
     wanted = types(schema)
     if wanted is None:
-        wanted = list(dict.fromkeys([*(_TYPE_OF[key] for key in schema if key in _TYPE_OF), *_TYPES]))
+        wanted = list(dict.fromkeys([*(_TYPE_OF[key] for key in schema if key in _TYPE_OF), *TYPES]))
     return sorted((kind for kind in wanted if isinstance(kind, str)), key=lambda kind: kind == "null")
 
 

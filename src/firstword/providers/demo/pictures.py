@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
+SEEN = 16  # pictures that are looked at
 HEAD = 64 * 1024  # bytes that are decoded: the size of a JPEG can stand behind a long block of camera data
+_SEGMENTS = 500  # of a JPEG, before its size
+_KINDS = ("image_url", "image", "input_image")
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,60}", re.ASCII)
 _HOST = re.compile(r"[\w.:-]{1,100}")
 _URL_SAFE = str.maketrans("-_", "+/")  # the other alphabet of base64, which some senders use
@@ -29,18 +32,17 @@ class Picture(NamedTuple):
     host: str = ""
 
 
-def pictures(content: Any) -> list[Picture | None]:
-    """Return the pictures among the parts of a message; None for each one that cannot be read."""
-    found = []
-    for part in content if isinstance(content, list) else ():
-        if isinstance(part, Mapping) and part.get("type") in ("image_url", "image", "input_image"):
-            image = part.get("image_url")
-            url = image.get("url") if isinstance(image, Mapping) else image
-            found.append(_picture(url) if isinstance(url, str) else None)
-    return found
+def pictures(content: Any) -> tuple[list[Picture | None], int]:
+    """Return the first `SEEN` pictures of a message, None for each one that cannot be read, and how many there are."""
+    parts = content if isinstance(content, list) else []
+    found = [part for part in parts if isinstance(part, dict) and part.get("type") in _KINDS]
+    return [_picture(part.get("image_url")) for part in found[:SEEN]], len(found)
 
 
-def _picture(url: str) -> Picture | None:
+def _picture(image: Any) -> Picture | None:
+    url = image.get("url") if isinstance(image, Mapping) else image
+    if not isinstance(url, str):
+        return None
     if url[:5].lower() == "data:":
         return _sent_along(url)
     try:
@@ -110,7 +112,9 @@ def _webp(head: bytes) -> tuple[int, int] | None:
 def _jpeg(head: bytes) -> tuple[int, int] | None:
     """Walk from segment to segment to the one that starts the frame."""
     at = 2
-    while at < len(head) and head[at] == 0xFF:
+    for _ in range(_SEGMENTS):
+        if at >= len(head) or head[at] != 0xFF:
+            break
         marker, length = struct.unpack_from(">xBH", head, at)
         if marker in _FRAMES:
             height, width = _two(head, ">HH", at=at + 5)

@@ -1,7 +1,7 @@
 """The demo model's reading of JSON schemas: whether a value is valid, and what a schema asks for in all.
 
-Rules: a keyword that is not known here, or makes no sense, asks for nothing; steps are counted, so every question
-ends; a request's own `pattern` is only run where it cannot run away.
+Rules: a keyword that is not known here, or makes no sense, asks for nothing; a step is counted for each thing that is
+walked over, so every question ends; a request's own `pattern` is only run where it cannot run away.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-STEPS = 5_000  # looks at a schema for one instance: some hundredths of a second, in which nobody else is served
+STEPS = 20_000  # for all the instances of a request: some hundredths of a second, in which nobody else is served
 LONGEST_PATTERN = 256  # characters
 _MATCHED = 64  # characters of a text that a pattern is run on
+_MATCHING = 50  # steps that a pattern costs, besides its length
+_DIVIDING = 20  # steps: exact numbers are slow
+_CHARACTERS = 8  # of a text that one step walks over
 # A pattern may run away when it repeats a group or has many ways to match; a doubled set operator only warns.
 _RUNS_AWAY = re.compile(r"\)[?*+{]|\(\?(?!:)|\[\[|--|&&|~~|\|\|")
 _BRANCHES = re.compile(r"[?*+|]|\{\d*,\d*\}")
+
+TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 
 _HOUR = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)"
 _LONG, _SHORT = r"(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])", r"(?:0[469]|11)-(?:0[1-9]|[12]\d|30)"
@@ -46,20 +51,21 @@ class Impossible(Exception):
 
 
 class Schema:
-    """One schema with all that its `$ref`s can reach."""
+    """One schema with all that its `$ref`s can reach, and the steps that are left to walk over it."""
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, *, steps: int = STEPS) -> None:
         self.root = root
-        self.steps = 0
+        self.left = steps
 
-    def step(self) -> None:
-        """Count one look. Raises Impossible when all of them are spent."""
-        self.steps += 1
-        if self.steps > STEPS:
+    def step(self, many: int = 1) -> None:
+        """Count steps. Raises Impossible when all of them are spent."""
+        self.left -= many
+        if self.left < 0:
             raise Impossible
 
     def target(self, ref: str) -> Any:
         """Return what a `$ref` into this very document points at; True, which asks for nothing, for any other."""
+        self.step(length(ref))
         at = self.root
         for name in ref.split("/")[1:]:
             name = name.replace("~1", "/").replace("~0", "~")
@@ -73,7 +79,7 @@ class Schema:
 
     def valid(self, value: Any, schema: Any) -> bool:
         """True when `value` is valid under `schema`. Raises Impossible when the steps are spent."""
-        self.step()
+        self.step(_width(schema) + length(value))
         if not isinstance(schema, Mapping):
             return schema is not False
         for keyword, wanted in schema.items():
@@ -90,7 +96,7 @@ class Schema:
 
         A `$ref` inside itself is Impossible: a value without it is always shorter, so every search ends.
         """
-        self.step()
+        self.step(_width(schema) + len(opened))
         if schema is False:
             raise Impossible
         if not isinstance(schema, Mapping):
@@ -105,8 +111,64 @@ class Schema:
         inside = opened
         for part, outside in parts:
             asked, reached = self.whole(part, outside)
-            found, inside = _both(found, asked), inside | reached
+            self.step(_width(found) + _width(asked))
+            found, inside = self._both(found, asked), inside | reached
         return found, inside
+
+    def same(self, one: Any, other: Any) -> bool:
+        """True when two values are the same in JSON: 1 is 1.0, but true is not 1. Raises Impossible as `valid` does."""
+        self.step()
+        if isinstance(one, bool) or isinstance(other, bool):
+            return one is other
+        if isinstance(one, list) and isinstance(other, list):
+            return len(one) == len(other) and all(map(self.same, one, other))
+        if isinstance(one, dict) and isinstance(other, dict):
+            return one.keys() == other.keys() and all(self.same(one[key], other[key]) for key in one)
+        return bool(one == other)
+
+    def matches(self, pattern: Any, text: str) -> bool | None:
+        """Say whether `pattern` is found in `text`; None when it is better not to try."""
+        if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN or len(text) > _MATCHED:
+            return None
+        self.step(_MATCHING + len(pattern))
+        if _RUNS_AWAY.search(pattern) or len(_BRANCHES.findall(pattern)) > 1:
+            return None
+        try:
+            return re.search(pattern, text) is not None
+        except (re.error, OverflowError, RecursionError):
+            return None
+
+    def _both(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+        """Return one schema that asks for what `one` and `other` ask for."""
+        found = {**other, **one}
+        waiting = []
+        for keyword in [word for word in one if word in other and word not in ("properties", "type")]:
+            try:
+                found[keyword] = _JOINED[keyword](one[keyword], other[keyword])
+            except (KeyError, TypeError):
+                if not self.same(one[keyword], other[keyword]):
+                    waiting.append({keyword: other[keyword]})
+        if "type" in one and "type" in other:
+            found["type"] = _common_types(types(one) or [], types(other) or [])
+        if "properties" in one or "properties" in other:
+            found["properties"] = _properties(one, other)
+        if waiting:
+            found["allOf"] = [*listed(found.get("allOf")), *waiting]
+        return found
+
+
+def length(value: Any) -> int:
+    """Return the steps that a walk over a value costs, what is inside its parts aside."""
+    if isinstance(value, str):
+        return len(value) // _CHARACTERS
+    return len(value) if isinstance(value, (list, dict)) else 0
+
+
+def _width(schema: Any) -> int:
+    """Return the steps that one look costs: each keyword, each name or value that it lists."""
+    if not isinstance(schema, Mapping):
+        return 1
+    return 1 + sum(1 + len(wanted) if isinstance(wanted, (list, dict)) else 1 for wanted in schema.values())
 
 
 def listed(value: Any) -> list[Any]:
@@ -128,21 +190,10 @@ def number(value: Any) -> Fraction | None:
     return Fraction(value)
 
 
-def same(one: Any, other: Any) -> bool:
-    """True when two values are the same in JSON: 1 is 1.0, but true is not 1."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    return bool(one == other)
-
-
 def types(schema: Mapping[str, Any]) -> list[str] | None:
     """Return the names in `type`, None when any type will do."""
     wanted = schema.get("type")
-    return [wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else None
+    return [wanted] if isinstance(wanted, str) else wanted[: len(TYPES)] if isinstance(wanted, list) else None
 
 
 def _is_one(value: Any, kinds: list[str] | None) -> bool:
@@ -159,25 +210,18 @@ def _is(value: Any, kind: str) -> bool:
     return python is not None and isinstance(value, python)
 
 
-def matches(pattern: Any, text: str) -> bool | None:
-    """Say whether `pattern` is found in `text`; None when it is better not to try."""
-    if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN or len(text) > _MATCHED:
-        return None
-    if _RUNS_AWAY.search(pattern) or len(_BRANCHES.findall(pattern)) > 3:
-        return None
-    try:
-        return re.search(pattern, text) is not None
-    except (re.error, OverflowError, RecursionError):
-        return None
-
-
 def _fits_format(value: Any, name: Any) -> bool:
     known = FORMATS.get(name)
     return known is None or not isinstance(value, str) or re.fullmatch(known[0], value, re.IGNORECASE) is not None
 
 
-def _each_differs(items: list[Any]) -> bool:
-    return not any(same(item, other) for at, item in enumerate(items) for other in items[:at])
+def _is_multiple(schema: Schema, value: Any, of: Any) -> bool:
+    schema.step(_DIVIDING)
+    return not number(of) or (number(value) or 0) % (number(of) or 1) == 0
+
+
+def _each_differs(schema: Schema, items: list[Any]) -> bool:
+    return not any(schema.same(item, other) for at, item in enumerate(items) for other in items[:at])
 
 
 def _fits_names(schema: Schema, value: Mapping[str, Any], extra: Any, whole: Mapping[str, Any]) -> bool:
@@ -186,7 +230,7 @@ def _fits_names(schema: Schema, value: Mapping[str, Any], extra: Any, whole: Map
     return all(
         schema.valid(value[name], extra)
         for name in value
-        if name not in names and not any(matches(pattern, name) for pattern in patterns)
+        if name not in names and not any(schema.matches(pattern, name) for pattern in patterns)
     )
 
 
@@ -194,20 +238,22 @@ def _fits_names(schema: Schema, value: Mapping[str, Any], extra: Any, whole: Map
 _CHECKS: dict[str, Callable[[Schema, Any, Any, Mapping[str, Any]], bool]] = {
     "$ref": lambda schema, value, ref, _: schema.valid(value, schema.target(ref)),
     "type": lambda _, value, __, whole: _is_one(value, types(whole)),
-    "enum": lambda _, value, wanted, __: any(same(value, one) for one in wanted),
-    "const": lambda _, value, wanted, __: same(value, wanted),
+    "enum": lambda schema, value, wanted, _: any(schema.same(value, one) for one in wanted),
+    "const": lambda schema, value, wanted, _: schema.same(value, wanted),
     "minimum": lambda _, value, low, __: number(value) is None or value >= low,
     "maximum": lambda _, value, high, __: number(value) is None or value <= high,
     "exclusiveMinimum": lambda _, value, low, __: number(value) is None or isinstance(low, bool) or value > low,
     "exclusiveMaximum": lambda _, value, high, __: number(value) is None or isinstance(high, bool) or value < high,
-    "multipleOf": lambda _, value, of, __: not number(of) or (number(value) or 0) % (number(of) or 1) == 0,
+    "multipleOf": lambda schema, value, of, _: _is_multiple(schema, value, of),
     "minLength": lambda _, value, low, __: not isinstance(value, str) or len(value) >= low,
     "maxLength": lambda _, value, high, __: not isinstance(value, str) or len(value) <= high,
-    "pattern": lambda _, value, pattern, __: not isinstance(value, str) or matches(pattern, value) is not False,
+    "pattern": lambda schema, value, pattern, _: (
+        not isinstance(value, str) or schema.matches(pattern, value) is not False
+    ),
     "format": lambda _, value, name, __: _fits_format(value, name),
     "minItems": lambda _, value, low, __: not isinstance(value, list) or len(value) >= low,
     "maxItems": lambda _, value, high, __: not isinstance(value, list) or len(value) <= high,
-    "uniqueItems": lambda _, value, wanted, __: wanted is not True or _each_differs(listed(value)),
+    "uniqueItems": lambda schema, value, wanted, _: wanted is not True or _each_differs(schema, listed(value)),
     "prefixItems": lambda schema, value, each, _: all(map(schema.valid, listed(value), each)),
     "items": lambda schema, value, item, whole: all(
         schema.valid(one, item) for one in listed(value)[len(listed(whole.get("prefixItems"))) :]
@@ -227,8 +273,7 @@ _CHECKS: dict[str, Callable[[Schema, Any, Any, Mapping[str, Any]], bool]] = {
 
 # keyword -> what two schemas ask for together; of a keyword that is not here, the second waits in `allOf`
 _JOINED: dict[str, Callable[[Any, Any], Any]] = {
-    "enum": lambda one, other: [value for value in one if any(same(value, also) for also in other)],
-    "required": lambda one, other: [*one, *(name for name in other if name not in one)],
+    "required": lambda one, other: list(dict.fromkeys([*one, *other])),
     "minimum": max,
     "exclusiveMinimum": max,
     "minLength": max,
@@ -246,25 +291,6 @@ _JOINED: dict[str, Callable[[Any, Any], Any]] = {
     "allOf": lambda one, other: one + other,
     **dict.fromkeys(("title", "description", "default", "examples", "$defs", "definitions"), lambda one, _: one),
 }
-
-
-def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one schema that asks for what `one` and `other` ask for."""
-    found = {**other, **one}
-    waiting = []
-    for keyword in [word for word in one if word in other and word not in ("properties", "type")]:
-        try:
-            found[keyword] = _JOINED[keyword](one[keyword], other[keyword])
-        except (KeyError, TypeError):
-            if one[keyword] != other[keyword]:
-                waiting.append({keyword: other[keyword]})
-    if "type" in one and "type" in other:
-        found["type"] = _common_types(types(one) or [], types(other) or [])
-    if "properties" in one or "properties" in other:
-        found["properties"] = _properties(one, other)
-    if waiting:
-        found["allOf"] = [*listed(found.get("allOf")), *waiting]
-    return found
 
 
 def _common_types(one: list[str], other: list[str]) -> list[str]:

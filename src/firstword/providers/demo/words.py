@@ -20,6 +20,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 LIMIT = 4_000  # characters
 QUOTED = 20  # words of the caller's that are said back, or twice as many Chinese characters
+LONGEST_NAME = 64  # characters of a tool's name
 REPEATED = 80  # words of a tool's result
 HAN = "\u3400-\u9fff"  # Chinese characters, for a character class
 
@@ -81,7 +82,7 @@ class _Language(NamedTuple):
 
 
 _ENGLISH = _Language(
-    line="This is the demo model of firstword; set LLM_BASE_URL to hear a real one.",
+    line="This is the demo model of firstword; name another model to hear a real one.",
     gap=" ",
     stop=".",
     and_so_on=", and so on.",
@@ -128,7 +129,7 @@ _ENGLISH = _Language(
 )
 
 _MANDARIN = _Language(
-    line="这是 firstword 的演示模型，设置 LLM_BASE_URL 就能听到真正的模型。",
+    line="我是 firstword 的演示模型；换一个模型名，就能听到真正的模型。",
     gap="",
     stop="。",
     and_so_on="，等等。",
@@ -287,7 +288,7 @@ def _results(messages: Messages, language: _Language) -> Iterator[str]:
         function = names.get(str(message.get("tool_call_id")))
         name = message.get("name") or (function.get("name") if isinstance(function, Mapping) else None)
         said = speakable(", ".join(_leaves(text_of(message.get("content"))[:LIMIT]))) or language.empty
-        spoken_name = " ".join(name_words(name)) if isinstance(name, str) else ""
+        spoken_name = " ".join(name_words(name[:LONGEST_NAME])) if isinstance(name, str) else ""
         yield " ".join(language.tool.format(spoken_name, _shortened(said, language, most=REPEATED)).split())
 
 
@@ -322,17 +323,18 @@ def name_words(name: str) -> list[str]:
 
 def _parts(content: Any, language: _Language) -> Iterator[str]:
     """Yield a sentence on the pictures of a message, one on its audio and one on its files."""
-    seen = pictures(content)
+    seen, count = pictures(content)
     described = [_described(picture, language) for picture in seen[:4]]
-    if len(seen) == 1:
+    if count == 1:
         yield language.picture.format(described[0])
     elif seen:
-        if len(seen) > 4:
-            described.append(language.more.format(len(seen) - 4))
-        if size := sum(picture.size for picture in seen if picture):
+        if count > 4:
+            described.append(language.more.format(count - 4))
+        size = sum(picture.size for picture in seen if picture)
+        if size and count == len(seen):  # of pictures that were not looked at, nobody knows
             described.append(language.in_all.format(size))
-        yield language.pictures.format(len(seen), "; ".join(described))
-    kinds = [part.get("type") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+        yield language.pictures.format(count, "; ".join(described))
+    kinds = [part.get("type") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     if "input_audio" in kinds:
         yield language.audio
     if "file" in kinds:
