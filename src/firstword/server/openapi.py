@@ -16,9 +16,14 @@ _ERRORS = {
     "429": "The provider's or the server's limit is reached; `retry-after` says when to come back.",
     "500": "The server made a mistake; the log has it under the request's id.",
     "502": "The model could not be reached, or what it sent is no answer.",
-    "503": "The model's server is overloaded, in its own words.",
+    "503": "The model's server is overloaded, in its own words; or this server is being stopped.",
     "504": "The model was too slow.",
 }
+
+_KEYS = (
+    "A key comes as `Authorization: Bearer <key>`, as `api-key` or as `x-api-key`: your provider's, or one that the "
+    "operator of this server gave you. The model `demo` needs none where the operator asks for none."
+)
 
 _EXAMPLE = {
     "model": "demo",
@@ -155,7 +160,8 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1rem; }
 h2 { margin: 2.5rem 0 .3rem; font-size: 1.1rem; } h2 b { color: #0a7d4f; }
-pre { background: #8881; padding: 1rem; overflow-x: auto; border-radius: .5rem; }
+pre { background: #8881; padding: 1rem; border-radius: .5rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 td { padding: .15rem 1rem .15rem 0; vertical-align: top; } code { font-size: .95em; }
 """
 
@@ -182,8 +188,24 @@ def page() -> str:
         '<meta name="viewport" content="width=device-width">'
         f"<style>{_STYLE}</style><h1>firstword</h1><p>{html.escape(document()['info']['description'])} "
         f'The whole description, for programs: <a href="openapi.json">openapi.json</a>.</p><pre>{curl}</pre>'
-        f"{''.join(parts)}</html>"
+        f"<p>{_marked(_KEYS)}</p><h2>What a request holds</h2>{_fields()}{''.join(parts)}</html>"
     )
+
+
+def _fields() -> str:
+    """Return the request's fields as a table."""
+    request = _schemas()["Request"]
+    rows = [
+        f"<tr><td><code>{name}</code></td><td>{html.escape(_kind(schema))}</td></tr>"
+        for name, schema in request["properties"].items()
+    ]
+    return f"<table>{''.join(rows)}</table><p>{_marked(request['description'])}</p>"
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    kind = schema["type"]
+    said = kind if isinstance(kind, str) else " or ".join(kind)
+    return said + (", at least one message" if schema.get("minItems") else "")
 
 
 def _marked(text: str) -> str:
