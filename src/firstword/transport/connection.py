@@ -260,7 +260,8 @@ class Connection(asyncio.Protocol):
         self._draining = False
         assert self._transport is not None
         # A request that the upstream answered before reading all of it (413) would stand before the next one.
-        whole = self._transport.get_write_buffer_size() == 0
+        # A transport that is closing has thrown its rest away, and tells us a step later.
+        whole = self._transport.get_write_buffer_size() == 0 and not self._transport.is_closing()
         if whole and self._keeps_alive and self._failure is None:
             self._busy = False
             if self._paused:
