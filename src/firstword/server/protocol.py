@@ -85,6 +85,8 @@ class Exchange:
             return
         body: bytes = message["body"]
         more = message.get("more_body", False)
+        if more and not body:
+            return  # an empty chunk is HTTP's word for the end
         if not self._chunked:
             data = self._head + body
         elif more:
