@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from caller import Caller
+from requests_of_a_test import Line
 from served import Served
 
 from firstword import App
 from firstword.testing import Upstream
+from firstword.transport import Transport
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,3 +62,19 @@ def caller(server: Served) -> Caller:
 @pytest.fixture
 def marker(request: pytest.FixtureRequest) -> str:
     return str(request.node.name)
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    """A pool of its own; whatever a test does with it, nothing is left."""
+    pool = Transport()
+    yield pool
+    assert pool.in_use == 0
+    await pool.close()
+    assert pool.open_count == 0
+
+
+@pytest.fixture
+def line(transport: Transport, upstream: Upstream, request: pytest.FixtureRequest) -> Line:
+    """Requests of this test through that pool."""
+    return Line(transport, upstream, request.node.name)

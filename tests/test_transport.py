@@ -7,7 +7,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from requests_of_a_test import OK, Line, everything, raw, until
@@ -16,21 +15,6 @@ import firstword.transport
 from firstword.errors import UpstreamConnectError, UpstreamTimeout
 from firstword.testing import Upstream, script
 from firstword.transport import Connection, Transport
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    pool = Transport()
-    yield pool
-    assert pool.in_use == 0
-    await pool.close()
-    assert pool.open_count == 0
-
-
-@pytest.fixture
-def line(transport: Transport, upstream: Upstream, request: pytest.FixtureRequest) -> Line:
-    return Line(transport, upstream, request.node.name)
-
 
 # --- kept connections -----------------------------------------------------------------------------
 

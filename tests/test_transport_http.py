@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from caller import Caller
@@ -19,23 +19,7 @@ from firstword.errors import (
     UpstreamTruncated,
 )
 from firstword.testing import Upstream, script
-from firstword.transport import Transport
 from firstword.wire import HttpRequest
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    pool = Transport()
-    yield pool
-    assert pool.in_use == 0
-    await pool.close()
-    assert pool.open_count == 0
-
-
-@pytest.fixture
-def line(transport: Transport, upstream: Upstream, request: pytest.FixtureRequest) -> Line:
-    return Line(transport, upstream, request.node.name)
-
 
 HEAD = "HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + "transfer-encoding: chunked\r\n\r\n"

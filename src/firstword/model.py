@@ -176,8 +176,7 @@ async def _pass_on(turn: Turn, send: Send, chunks: list[Chunk], *, done: bool) -
     last = chunks.pop() if done and chunks and not chunks[-1].speaks else None
     for chunk in chunks:
         turn.corked = turn.timeline.spoke is not None and chunk is not chunks[-1]
-        if turn.timeline.spoke is None:
-            turn.hears(chunk)
+        turn.hears(chunk)
         await send(chunk)
     if len(chunks) > 1:
         await turn.flush()  # a stage may have kept the last chunk of the read to itself

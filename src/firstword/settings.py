@@ -16,11 +16,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from .errors import ConfigError
 
 
-def _named(name: str) -> Any:
-    """A setting that has a name of the trade beside its own."""
-    return AliasChoices(name)
-
-
 class Settings(BaseSettings):
     """Each field is a setting; its description is what the documentation says of it."""
 
@@ -34,17 +29,17 @@ class Settings(BaseSettings):
 
     base_url: str = Field(
         "https://api.openai.com/v1",
-        validation_alias=_named("LLM_BASE_URL"),
+        validation_alias=AliasChoices("LLM_BASE_URL"),
         description="Root of the OpenAI-compatible API behind the server.",
     )
     api_key: SecretStr | None = Field(
         None,
-        validation_alias=_named("LLM_API_KEY"),
+        validation_alias=AliasChoices("LLM_API_KEY"),
         description="The server's own key for the provider. Callers then need a gate key.",
     )
     model: str | None = Field(
         None,
-        validation_alias=_named("LLM_MODEL"),
+        validation_alias=AliasChoices("LLM_MODEL"),
         description="The model for a request that names none.",
     )
     keys: Annotated[list[SecretStr], NoDecode] = Field(

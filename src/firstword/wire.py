@@ -103,12 +103,8 @@ class FrameReader:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _cut(self, whole: bytes) -> list[bytes]:
-        parts = whole[:-2].split(b"\n\n")
-        if len(parts) == 1 and _is_plain(parts[0]):
-            self._first = False
-            return [whole]
         frames = []
-        for part in parts:
+        for part in whole[:-2].split(b"\n\n"):
             part = part.strip(b"\n")  # of three line breaks in a row, which two end the event depends on the reads
             if _is_plain(part):
                 frames.append(part + b"\n\n")

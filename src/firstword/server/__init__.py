@@ -21,7 +21,7 @@ from ..platforms import Platform
 from ..turn import CallNext, Turn
 from .pages import Info, Pages
 from .request import Gone, read_body, read_headers, read_json, read_query
-from .writers import ASGISend, EventWriter, ObjectWriter, send_json
+from .writers import ASGISend, EventWriter, ObjectWriter, refuse, send_json
 
 log = logging.getLogger("firstword")
 
@@ -108,8 +108,7 @@ class Server:
         try:
             turn = await self._read_turn(scope, receive, received)
         except RequestError as error:
-            log.info("request refused status=%d code=%s", error.status, error.code)
-            await send_json(send, error.status, error.body(), error.headers())
+            await refuse(send, error)
             return
         except Gone:
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypeAlias
 
@@ -11,9 +10,7 @@ from ..admission import Gate
 from ..clock import now
 from ..errors import Error, MethodNotAllowed, NotFound
 from .request import read_headers
-from .writers import ASGISend, send_body, send_json
-
-log = logging.getLogger("firstword")
+from .writers import ASGISend, refuse, send_body, send_json
 
 Scope: TypeAlias = MutableMapping[str, Any]
 
@@ -71,8 +68,7 @@ class Pages:
                 raise MethodNotAllowed(f"{path or '/'} takes GET.", allow=["GET", "HEAD"], hint=hint)
             await page(scope, send)
         except Error as error:
-            log.info("request refused status=%d code=%s", error.status, error.code)
-            await send_json(send, error.status, error.body(), error.headers())
+            await refuse(send, error)
 
     async def _health(self, scope: Scope, send: ASGISend) -> None:
         """The process runs."""

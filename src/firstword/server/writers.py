@@ -6,6 +6,7 @@ status of its own; after it, the only error that clients understand is an event 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from ..errors import Error, UpstreamProtocolError
 from ..turn import Turn
 from ..wire import DONE, frame
 from .collect import completion
+
+log = logging.getLogger("firstword")
 
 ASGISend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -41,6 +44,12 @@ async def send_body(send: ASGISend, status: int, kind: str, body: bytes, headers
     raw = [(name.encode("latin-1"), text.encode("latin-1", "replace")) for name, text in lines.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
+
+
+async def refuse(send: ASGISend, error: Error) -> None:
+    """Answer a request that never became a turn, and leave a line in the log."""
+    log.info("request refused status=%d code=%s", error.status, error.code)
+    await send_json(send, error.status, error.body(), error.headers())
 
 
 class EventWriter:

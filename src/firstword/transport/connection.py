@@ -42,7 +42,6 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         """Forget the last response."""
         self._parser = httptools.HttpResponseParser(self)
-        self._head_size = 0
         self._body: list[bytes] = []
         self._body_size = 0
         self._drained = 0
@@ -66,8 +65,6 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self.heard = True
-        if not self.head_done:
-            self._head_size += len(data)
         size = self._body_size
         try:
             self._parser.feed_data(data)
@@ -76,10 +73,6 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             # A callback of ours that raised has stored its own failure first.
             self._fail(UpstreamProtocolError("The model's server sent a reply that is not HTTP."))
-        if not self.head_done and self._head_size > MAX_HEAD:
-            self._fail(
-                UpstreamProtocolError(f"The model's server sent response headers of more than {MAX_HEAD} bytes.")
-            )
         self._overhead = 0 if self._body_size > size else self._overhead + len(data)
         if self._draining:
             self._drained += len(data)
@@ -88,7 +81,10 @@ class Connection(asyncio.Protocol):
             elif self.ended:
                 self._finish()
         elif self._overhead > MAX_HEAD:
-            self._fail(UpstreamProtocolError("The model's server sent framing without end, and no words in it."))
+            what = "framing without end, and no words in it"
+            if not self.head_done:
+                what = f"response headers of more than {MAX_HEAD} bytes"
+            self._fail(UpstreamProtocolError(f"The model's server sent {what}."))
         elif self._body_size > HIGH_WATER and not self._paused and not self.closed:
             self._paused = True
             assert self._transport is not None
