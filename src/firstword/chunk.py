@@ -52,12 +52,13 @@ _encode = msgspec.json.Encoder().encode
 class Chunk:
     """One `chat.completion.chunk`."""
 
-    __slots__ = ("_data", "_frame", "_seen")
+    __slots__ = ("_data", "_frame", "_seen", "_speaks")
 
     def __init__(self, data: dict[str, Any]) -> None:
         self._data: dict[str, Any] | None = data
         self._frame: bytes | None = None
         self._seen: Look | None = None
+        self._speaks: bool | None = None
 
     @classmethod
     def from_frame(cls, frame: bytes) -> Chunk:
@@ -66,6 +67,7 @@ class Chunk:
         chunk._data = None
         chunk._frame = frame
         chunk._seen = None
+        chunk._speaks = None
         return chunk
 
     @property
@@ -124,17 +126,9 @@ class Chunk:
 
         A role, an empty or blank delta, reasoning, and usage are not speech.
         """
-        for choice in self.look().choices or ():
-            delta = choice.delta
-            if delta is not None and (
-                delta.tool_calls
-                or delta.audio
-                or delta.function_call
-                or _words(delta.content).strip()
-                or _words(delta.refusal).strip()
-            ):
-                return True
-        return False
+        if self._speaks is None:
+            self._speaks = any(_is_heard(choice.delta) for choice in self.look().choices or ())
+        return self._speaks
 
     def changed(self, **fields: Any) -> Chunk:
         """Return a new chunk with these root fields in place of its own."""
@@ -150,6 +144,17 @@ class Chunk:
         # Never the words: a chunk in a log line or an assertion of the server must not tell what was said.
         face = "raw" if self._data is None else "made"
         return f"<Chunk {face}>"
+
+
+def _is_heard(delta: Delta | None) -> bool:
+    return delta is not None and bool(
+        (type(delta.content) is str and delta.content and not delta.content.isspace())
+        or delta.tool_calls
+        or delta.audio
+        or delta.function_call
+        or _words(delta.content).strip()
+        or _words(delta.refusal).strip()
+    )
 
 
 def _words(content: Any) -> str:

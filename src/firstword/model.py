@@ -22,10 +22,9 @@ from .errors import (
     Unauthorized,
     UpstreamError,
     UpstreamStatusError,
-    UpstreamTimeout,
-    UpstreamTruncated,
 )
-from .providers import Decoder, Embedded, Remote
+from .providers import Embedded, Remote
+from .relay import Relay
 from .transport import Connection, Transport, split
 from .turn import CallNext, Send, Turn
 
@@ -33,7 +32,6 @@ NO_RETRY = {"x-should-retry": "false"}  # what the operator must mend is the sam
 MAX_ERROR_BODY = 64 * 1024  # bytes of an error page that are worth reading
 MAX_LIST = 1024 * 1024  # bytes of a list of models
 LIST_TIMEOUT = 3.0  # seconds for it; the page is a help, not a turn
-END_GRACE = 0.5  # seconds for usage and `[DONE]` after the answer is whole; some servers never send them
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,8 @@ def remote(
                 body = await _read_page(connection, asked + limits.first_token)
                 raise provider.refuse(connection.status, connection.headers, body, secret=key)
             decoder = provider.decoder(turn, secret=key)
-            await _relay(turn, send, connection, decoder, limits, asked + limits.first_token)
+            deadline = asked + limits.first_token
+            await Relay(turn, send, connection, decoder, deadline=deadline, stall=limits.stall).run()
             connection.drain()
         finally:
             connection.release()
@@ -142,47 +141,6 @@ def _own_key_refused(model: str, authority: str) -> Error:
         hint="the operator of this server must check LLM_API_KEY",
         detail=authority,
     )
-
-
-async def _relay(
-    turn: Turn, send: Send, connection: Connection, decoder: Decoder, limits: Limits, deadline: float
-) -> None:
-    """Pass the answer on as it arrives. Raises UpstreamError when it does not come to its end."""
-    while not decoder.done:
-        phase = "first token" if turn.timeline.spoke is None else "stall"
-        try:
-            data = await connection.read(deadline - now(), phase)
-        except (UpstreamTimeout, UpstreamTruncated):
-            if decoder.finished:
-                return  # every word is here; only the end mark is missing
-            raise
-        chunks = decoder.feed(data) if data else decoder.end()
-        await _pass_on(turn, send, chunks, done=decoder.done)
-        if decoder.failure is not None:
-            raise decoder.failure
-        if not data:
-            return
-        if chunks and turn.timeline.spoke is not None:
-            deadline = now() + limits.stall
-        if decoder.finished:
-            deadline = min(deadline, now() + END_GRACE)
-
-
-async def _pass_on(turn: Turn, send: Send, chunks: list[Chunk], *, done: bool) -> None:
-    """Send the chunks of one read, to leave in one write; the last event of all leaves with the `[DONE]` behind it.
-
-    The first word waits for nothing: a stage may take its time over the chunks behind it.
-    """
-    last = chunks.pop() if done and chunks and not chunks[-1].speaks else None
-    for chunk in chunks:
-        turn.corked = turn.timeline.spoke is not None and chunk is not chunks[-1]
-        turn.hears(chunk)
-        await send(chunk)
-    if len(chunks) > 1:
-        await turn.flush()  # a stage may have kept the last chunk of the read to itself
-    if last is not None:
-        turn.corked = True
-        await send(last)
 
 
 async def _read_page(connection: Connection, deadline: float, limit: int = MAX_ERROR_BODY) -> bytes:

@@ -7,7 +7,7 @@ timeouts and cancellation mean what they always mean, and a caller who hangs up 
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,10 @@ class Timeline:
     spoke: float | None = None  # the first chunk that speaks came from the model
     sent: float | None = None  # the first byte left for the caller
     ended: float | None = None  # the turn was over, however it ended
+
+
+def _new_id() -> str:
+    return f"chatcmpl-{os.urandom(16).hex()}"
 
 
 async def _nothing() -> None:
@@ -76,7 +80,7 @@ class Turn:
     user: str | None = None
     channel: str | None = None
     number: int | None = None  # the engine's turn_id
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    id: str = field(default_factory=_new_id)
     timeline: Timeline = field(default_factory=Timeline)
     reply: Reply = field(default_factory=Reply)
     error: Error | None = None  # how the turn failed, once it has

@@ -21,14 +21,13 @@ from ..platforms import Platform
 from ..turn import CallNext, Turn
 from .pages import Info, Pages
 from .request import Gone, read_body, read_headers, read_json, read_query
-from .writers import ASGISend, EventWriter, ObjectWriter, refuse, send_json
+from .writers import ASGISend, EventWriter, Exchange, ObjectWriter, refuse, send_json
 
 log = logging.getLogger("firstword")
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Writer: TypeAlias = EventWriter | ObjectWriter
-OnLeave: TypeAlias = Callable[[Callable[[], None] | None], None]
 AfterTurn: TypeAlias = Callable[[Turn], Awaitable[None]]
 
 # The last four are what comes of pasting a full URL where a base URL was asked for; users of Vapi and ElevenLabs do.
@@ -37,8 +36,8 @@ CHAT_PATHS = frozenset(
     {_TAIL, f"/v1{_TAIL}", _TAIL + _TAIL, f"/v1{_TAIL}{_TAIL}", f"{_TAIL}/v1{_TAIL}", f"/v1{_TAIL}/v1{_TAIL}"}
 )
 
-# The ASGI extension of our own protocol: a function that takes what to call when the caller leaves.
-ON_LEAVE = "firstword.on_leave"
+# The ASGI extension of our own protocol: its exchange, which a turn may write to and hear of a hang-up from.
+EXCHANGE = "firstword.exchange"
 
 JOBS_TIMEOUT = 10.0  # seconds that the jobs of turns that are over get when the server stops
 FAIL_TIMEOUT = 1.0  # seconds to tell a caller that the turn failed; one who does not read is left
@@ -48,6 +47,7 @@ class Cut(Enum):
     """Why a turn was cancelled before its end."""
 
     LEFT = "the caller hung up"
+    LATE = "its time was over"
     STOPPED = "the server was told to stop"
 
 
@@ -106,7 +106,8 @@ class Server:
 
     async def _chat_completions(self, scope: Scope, receive: Receive, send: ASGISend, received: float) -> None:
         try:
-            turn = await self._read_turn(scope, receive, received)
+            exchange: Exchange | None = scope.get("extensions", {}).get(EXCHANGE)
+            turn = await self._read_turn(scope, receive, exchange, received)
         except RequestError as error:
             await refuse(send, error)
             return
@@ -118,62 +119,80 @@ class Server:
             mistake = Error("The server made a mistake.", hint="its operator finds it in the log")
             await send_json(send, mistake.status, mistake.body(), {})
             return
-        on_leave: OnLeave | None = scope.get("extensions", {}).get(ON_LEAVE)
-        if on_leave is None:
+        if exchange is None:
             send = _heard_by_somebody(send)
-        writer = EventWriter(turn, send, keep=self._after is not None) if turn.stream else ObjectWriter(turn, send)
-        if on_leave is None:
+        writer: Writer
+        if turn.stream:
+            writer = EventWriter(turn, send, exchange, keep=self._after is not None)
+        else:
+            writer = ObjectWriter(turn, send)
+        if exchange is None:
             cut = await self._answer_beside(receive, turn, writer)
         else:
-            cut = await self._answer_here(on_leave, turn, writer)
+            cut = await self._answer_here(exchange, turn, writer)
         if cut is Cut.STOPPED:
             turn.error = Stopping("The server is being stopped.", hint="ask again; another one may answer")
             await self._fail(turn, writer)
+        elif cut is Cut.LATE:
+            said = f"The turn was not over within {self._bounds.turn_timeout:g} seconds."
+            turn.error = UpstreamTimeout(said, phase="turn", hint="FIRSTWORD_TURN_TIMEOUT is what it may take")
+            await self._fail(turn, writer)
         self._end(turn, writer.status, hung_up=cut is Cut.LEFT)
 
-    async def _answer_here(self, on_leave: OnLeave, turn: Turn, writer: Writer) -> Cut | None:
+    async def _answer_here(self, exchange: Exchange, turn: Turn, writer: Writer) -> Cut | None:
         """Answer in this very task, which our own protocol lets us cancel as soon as the caller leaves."""
         task = asyncio.current_task()
         assert task is not None
-        left = False
+        why: Cut | None = None
 
-        def leave() -> None:
-            nonlocal left
-            left = True
-            task.cancel()
+        def cut(reason: Cut) -> None:
+            nonlocal why
+            if why is None:
+                why = reason
+                task.cancel()
 
-        on_leave(leave)
+        late = asyncio.get_running_loop().call_later(self._time_left(turn), cut, Cut.LATE)
+        exchange.on_leave(lambda: cut(Cut.LEFT))
         try:
             return await self._answer(turn, writer)
         except asyncio.CancelledError:
-            return Cut.LEFT if left else Cut.STOPPED
+            return why or Cut.STOPPED
         finally:
-            on_leave(None)
+            late.cancel()
+            exchange.on_leave(None)
 
     async def _answer_beside(self, receive: Receive, turn: Turn, writer: Writer) -> Cut | None:
         """Answer under any ASGI server: two tasks, so that the turn and the caller's patience can end each other."""
         answer = asyncio.create_task(self._answer(turn, writer))
         gone = asyncio.create_task(_hang_up(receive))
-        stopped = False
+        why = Cut.LATE
         try:
-            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(
+                (answer, gone), timeout=self._time_left(turn), return_when=asyncio.FIRST_COMPLETED
+            )
+            if ended:
+                why = Cut.LEFT
         except asyncio.CancelledError:
-            stopped = True  # whoever runs us was told to stop, and has no more patience
+            why = Cut.STOPPED  # whoever runs us was told to stop, and has no more patience
         answer.cancel()
         gone.cancel()
         await asyncio.gather(answer, gone, return_exceptions=True)
-        if not answer.cancelled():
-            return answer.result()
-        return Cut.STOPPED if stopped else Cut.LEFT
+        return why if answer.cancelled() else answer.result()
 
-    async def _read_turn(self, scope: Scope, receive: Receive, received: float) -> Turn:
+    def _time_left(self, turn: Turn) -> float:
+        return max(0.0, self._bounds.turn_timeout - (now() - turn.timeline.received))
+
+    async def _read_turn(
+        self, scope: Scope, receive: Receive, exchange: Exchange | None, received: float
+    ) -> Turn:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{_TAIL} takes POST.", allow=["POST"])
         headers = read_headers(scope["headers"])
         key = self._gate.admit(headers, scope.get("client"))
         admitted = now()
         bounds = self._bounds
-        body = await read_body(receive, headers, limit=bounds.max_body, within=bounds.body_timeout)
+        here = None if exchange is None else exchange.whole_body
+        body = await read_body(receive, headers, here, limit=bounds.max_body, within=bounds.body_timeout)
         query = read_query(scope.get("query_string", b""))
         turn = self._platform.read(read_json(body), headers=headers, query=query, path=scope["path"], key=key)
         turn.timeline.received = received
@@ -183,28 +202,21 @@ class Server:
 
     async def _answer(self, turn: Turn, writer: Writer) -> Cut | None:
         """Answer one turn: exactly one ending, whatever happens."""
-        limit = self._bounds.turn_timeout
         try:
-            async with timeout(limit - (now() - turn.timeline.received)):
-                try:
-                    await self._handler(turn, writer.send)
-                    await writer.close()
-                    return None
-                except Gone:
-                    return Cut.LEFT
-                except Error as error:
-                    turn.error = error
-                except (Exception, SystemExit, asyncio.CancelledError) as error:
-                    # A TimeoutError in here is somebody else's, as of a search in a hook; so is a cancellation that
-                    # nobody asked of this turn.
-                    if isinstance(error, asyncio.CancelledError) and was_cancelled():
-                        raise
-                    self._log_bug(turn, error)
-                    hint = f"its operator finds it in the log as {turn.id}"
-                    turn.error = Error("The server made a mistake.", hint=hint)
-        except (TimeoutError, asyncio.TimeoutError):
-            hint = "FIRSTWORD_TURN_TIMEOUT is what it may take"
-            turn.error = UpstreamTimeout(f"The turn was not over within {limit:g} seconds.", phase="turn", hint=hint)
+            await self._handler(turn, writer)
+            await writer.close()
+            return None
+        except Gone:
+            return Cut.LEFT
+        except Error as error:
+            turn.error = error
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            # A cancellation that nobody asked of this turn is somebody else's, as of a search in a hook.
+            if isinstance(error, asyncio.CancelledError) and was_cancelled():
+                raise
+            self._log_bug(turn, error)
+            hint = f"its operator finds it in the log as {turn.id}"
+            turn.error = Error("The server made a mistake.", hint=hint)
         await self._fail(turn, writer)
         return None
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from . import CHAT_PATHS, ON_LEAVE
+from . import CHAT_PATHS, EXCHANGE
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers; nobody's are longer, and uvicorn sets no limit
 HEAD_TIMEOUT = 15.0  # seconds for a new connection to send its first head
@@ -23,7 +23,10 @@ _CHAT_URLS = frozenset(path.encode() for path in CHAT_PATHS)
 
 
 class Exchange:
-    """One turn's request and reply on a connection; it stands where uvicorn's request cycle stands."""
+    """One turn's request and reply on a connection; it stands where uvicorn's request cycle stands.
+
+    A turn writes to it directly (`writers.Exchange`); everything else that answers speaks ASGI to it.
+    """
 
     def __init__(self, protocol: VoiceProtocol, scope: MutableMapping[str, Any], *, keep_alive: bool) -> None:
         self._protocol = protocol
@@ -40,7 +43,7 @@ class Exchange:
         self.disconnected = False
         self.response_complete = False
         self.message_event = self
-        scope["extensions"] = {ON_LEAVE: self._on_leave}
+        scope["extensions"] = {EXCHANGE: self}
 
     def set(self) -> None:
         """Take note that the body grew or ended, or that the caller is gone."""
@@ -49,7 +52,8 @@ class Exchange:
         if self.disconnected and self._leave is not None:
             self._leave()
 
-    def _on_leave(self, call: Callable[[], None] | None) -> None:
+    def on_leave(self, call: Callable[[], None] | None) -> None:
+        """Take what to call when the caller leaves."""
         self._leave = call
         if call is not None and self.disconnected:
             call()
@@ -63,6 +67,11 @@ class Exchange:
                 # The caller reads no more, or the server is going down: nothing that waits here can be delivered.
                 self._protocol.transport.abort()
 
+    @property
+    def whole_body(self) -> bytes | None:
+        """The request's body; None while it is still on its way."""
+        return None if self.more_body else bytes(self.body)
+
     async def receive(self) -> MutableMapping[str, Any]:
         """Return the whole body, as ASGI."""
         while self.more_body and not self.disconnected:
@@ -75,24 +84,54 @@ class Exchange:
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """Write one part of the reply, as ASGI; the head waits for the first bytes of the body."""
-        protocol = self._protocol
-        if protocol.flow.write_paused and not self.disconnected:
-            await protocol.flow.drain()
-        if self.disconnected:
-            return
+        if not self.has_room:
+            await self.drain()
         if message["type"] == "http.response.start":
-            self._head = self._make_head(message)
-            return
-        body: bytes = message["body"]
-        more = message.get("more_body", False)
-        if more and not body:
-            return  # an empty chunk is HTTP's word for the end
-        if not self._chunked:
-            data = self._head + body
-        elif more:
-            data = b"%b%x\r\n%b\r\n" % (self._head, len(body), body)
+            lines = bytearray()
+            for name, value in message["headers"]:
+                if b"\r" in value or b"\n" in value:
+                    raise ValueError("a header value holds a line break")
+                if name == b"content-length":
+                    self._chunked = False
+                elif name == b"connection" and value == b"close":
+                    self.keep_alive = False
+                    continue
+                lines += b"%b: %b\r\n" % (name, value)
+            self.start(bytes(lines), status=message["status"])
         else:
-            data = b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head, len(body), body)
+            self.write(message["body"], more=message.get("more_body", False))
+
+    @property
+    def has_room(self) -> bool:
+        """True while the caller reads fast enough."""
+        return self.disconnected or not self._protocol.flow.write_paused
+
+    async def drain(self) -> None:
+        """Wait until there is room, or the caller is gone."""
+        await self._protocol.flow.drain()
+
+    def start(self, headers: bytes, status: int = 200) -> None:
+        """Begin the response; its head leaves with the first bytes of the body."""
+        lines = [STATUS_LINE[status]]
+        for name, value in self._protocol.server_state.default_headers:
+            lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(headers)
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
+        self._head = b"".join(lines)
+
+    def write(self, data: bytes, *, more: bool) -> None:
+        """Write a part of the body, at once; the last one ends the response."""
+        if self.disconnected or (more and not data):
+            return  # an empty chunk is HTTP's word for the end
+        protocol = self._protocol
+        if self._chunked:
+            data = b"%b%x\r\n%b\r\n" % (self._head, len(data), data) if data else self._head
+            if not more:
+                data += b"0\r\n\r\n"
+        elif self._head:
+            data = self._head + data
         self._head = b""
         protocol.transport.write(data)
         if not more:
@@ -100,22 +139,6 @@ class Exchange:
             if not self.keep_alive:
                 protocol.transport.close()
             protocol.on_response_complete()
-
-    def _make_head(self, message: MutableMapping[str, Any]) -> bytes:
-        lines = [STATUS_LINE[message["status"]]]
-        for name, value in (*self._protocol.server_state.default_headers, *message["headers"]):
-            if b"\r" in value or b"\n" in value:
-                raise ValueError("a header value holds a line break")
-            if name == b"content-length":
-                self._chunked = False
-            elif name == b"connection" and value == b"close":
-                self.keep_alive = False
-                continue
-            lines += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
-        return b"".join(lines)
 
 
 class VoiceProtocol(HttpToolsProtocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -33,6 +33,9 @@ EVENT_STREAM = (
 )
 
 
+_EVENT_STREAM_LINES = b"".join(b"%b: %b\r\n" % line for line in EVENT_STREAM)
+
+
 async def send_json(send: ASGISend, status: int, value: Any, headers: Mapping[str, str]) -> None:
     """Send one whole JSON response."""
     await send_body(send, status, "application/json", msgspec.json.encode(value), headers)
@@ -52,15 +55,40 @@ async def refuse(send: ASGISend, error: Error) -> None:
     await send_json(send, error.status, error.body(), error.headers())
 
 
+class Exchange(Protocol):
+    """What our own HTTP protocol offers a turn beside ASGI: a body that is here, and writing that needs no waiting."""
+
+    @property
+    def whole_body(self) -> bytes | None:
+        """The request's body; None while it is still on its way."""
+
+    @property
+    def has_room(self) -> bool:
+        """True while the caller reads fast enough."""
+
+    async def drain(self) -> None:
+        """Wait until there is room."""
+
+    def start(self, headers: bytes) -> None:
+        """Begin a response with status 200 and these header lines; the head leaves with the first bytes."""
+
+    def write(self, data: bytes, *, more: bool) -> None:
+        """Write a part of the body, at once; the last one ends the response."""
+
+    def on_leave(self, call: Callable[[], None] | None) -> None:
+        """Take what to call when the caller leaves."""
+
+
 class EventWriter:
-    """Write a streamed reply. `status` is 0 until the response has started.
+    """Write a streamed reply; it is the `send` of the outermost stage. `status` is 0 until the response has started.
 
     Chunks that came in one read of the upstream leave in one write (`turn.corked`); all others leave at once.
     """
 
-    def __init__(self, turn: Turn, send: ASGISend, *, keep: bool) -> None:
+    def __init__(self, turn: Turn, send: ASGISend, exchange: Exchange | None, *, keep: bool) -> None:
         self._turn = turn
         self._asgi_send = send
+        self._exchange = exchange
         self._keep = keep
         self._held: list[bytes] = []
         self._held_size = 0
@@ -68,21 +96,27 @@ class EventWriter:
         self.status = 0
         turn.flush = self.flush
 
-    async def send(self, chunk: Chunk) -> None:
+    async def __call__(self, chunk: Chunk) -> None:
         """Write one chunk, at once when it speaks; returns when the caller's socket has room again."""
+        if not self.at_once(chunk):
+            await self.flush()
+
+    def at_once(self, chunk: Chunk) -> bool:
+        """Write one chunk without waiting. False when that cannot be: then `turn.flush` has to be awaited."""
         if self._keep:
             self._turn.reply.chunks.append(chunk)
-        data = chunk.frame
-        if not self._may_start and (chunk.speaks or self._held_size > MAX_HELD):
+        self._held.append(chunk.frame)
+        if not self._may_start:
+            self._held_size += len(chunk.frame)
+            if not chunk.speaks and self._held_size <= MAX_HELD:
+                return True
             self._may_start = True
-        if not self._may_start or self._turn.corked:
-            self._held.append(data)
-            self._held_size += len(data)
-        elif self._held or not self.status:
-            self._held.append(data)
-            await self.flush()
-        else:
-            await self._asgi_send({"type": "http.response.body", "body": data, "more_body": True})
+        if self._turn.corked:
+            return True
+        if self._exchange is None or not self._exchange.has_room:
+            return False
+        self._write_through(self._exchange, more=True)
+        return True
 
     async def flush(self) -> None:
         """Write what is held, unless nothing has been spoken yet."""
@@ -104,15 +138,32 @@ class EventWriter:
         await self._write(more=False)
 
     async def _write(self, *, more: bool) -> None:
+        if self._exchange is not None:
+            if not self._exchange.has_room:
+                await self._exchange.drain()
+            self._write_through(self._exchange, more=more)
+            return
         if not self.status:
-            self.status = 200
-            self._turn.timeline.sent = now()
+            self._start()
             headers = [*EVENT_STREAM, (b"x-request-id", self._turn.id.encode())]
             await self._asgi_send({"type": "http.response.start", "status": 200, "headers": headers})
-        data = b"".join(self._held)
-        self._held.clear()
-        self._held_size = 0
-        await self._asgi_send({"type": "http.response.body", "body": data, "more_body": more})
+        await self._asgi_send({"type": "http.response.body", "body": self._take_held(), "more_body": more})
+
+    def _write_through(self, exchange: Exchange, *, more: bool) -> None:
+        if not self.status:
+            self._start()
+            exchange.start(b"%bx-request-id: %b\r\n" % (_EVENT_STREAM_LINES, self._turn.id.encode()))
+        exchange.write(self._take_held(), more=more)
+
+    def _start(self) -> None:
+        self.status = 200
+        self._turn.timeline.sent = now()
+
+    def _take_held(self) -> bytes:
+        held = self._held
+        data = held[0] if len(held) == 1 else b"".join(held)
+        held.clear()
+        return data
 
 
 class ObjectWriter:
@@ -124,7 +175,7 @@ class ObjectWriter:
         self._size = 0
         self.status = 0
 
-    async def send(self, chunk: Chunk) -> None:
+    async def __call__(self, chunk: Chunk) -> None:
         """Keep one chunk. Raises UpstreamProtocolError when the reply grows over MAX_WHOLE."""
         self._size += len(chunk.frame)
         if self._size > MAX_WHOLE:

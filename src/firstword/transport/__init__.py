@@ -6,14 +6,15 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from functools import lru_cache
 
 from ..clock import now
 from ..errors import UpstreamConnectError, UpstreamError
 from ..wire import HttpRequest
-from .connection import Connection
+from .connection import Connection, late
 from .dial import Origin, Proxy, dial, read_proxy, split
 
-__all__ = ["Connection", "Origin", "Proxy", "Transport", "read_proxy", "split"]
+__all__ = ["Connection", "Origin", "Proxy", "Transport", "late", "read_proxy", "split"]
 
 log = logging.getLogger("firstword")
 
@@ -52,8 +53,11 @@ class Transport:
         A kept connection that turns out to be closed is replaced once, by a new one; never when any byte came back.
         Raises UpstreamError.
         """
-        origin, target = split(request.url)
-        head = _head(request, origin, target)
+        origin, _ = split(request.url)
+        head = _head(request.method, request.url, request.headers)
+        if request.body or request.method == "POST":
+            head += b"content-length: %d\r\n" % len(request.body)
+        head += b"\r\n"
         deadline = now() + within
         connection = self._take(origin)
         if connection is not None:
@@ -161,12 +165,15 @@ class Transport:
             pause = min(pause * 2, MAX_WARM_PAUSE)
 
 
-def _head(request: HttpRequest, origin: Origin, target: str) -> bytes:
-    """Return the request line and headers. Values hold no line breaks: nobody may add headers of their own."""
-    lines = [f"{request.method} {target} HTTP/1.1", f"host: {origin.authority}"]
-    lines += [f"{name}: {value}" for name, value in request.headers]
-    if request.body or request.method == "POST":
-        lines.append(f"content-length: {len(request.body)}")
+@lru_cache(maxsize=64)
+def _head(method: str, url: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return the request line and headers, all but the length.
+
+    Values hold no line breaks: nobody may add headers of their own. From one turn to the next they are the same.
+    """
+    origin, target = split(url)
+    lines = [f"{method} {target} HTTP/1.1", f"host: {origin.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers]
     if any("\r" in line or "\n" in line or "\0" in line for line in lines):
         raise ValueError("a header value holds a line break")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return "".join(f"{line}\r\n" for line in lines).encode("latin-1")

@@ -2,13 +2,17 @@
 
 An asyncio protocol around httptools. It holds one response at a time; what the upstream sends while no
 response is due ends the connection, so bytes can never reach another turn. Errors are firstword's own.
+
+A turn's task sleeps in `listen` while the answer's pieces go, in the socket's own callback, to the sink that it
+gave; it wakes when the sink asks for it. Waking a task for every piece is what most relays spend their time on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
-from typing import cast
+from typing import TypeAlias, cast
 
 import httptools
 
@@ -18,6 +22,9 @@ MAX_HEAD = 64 * 1024  # bytes of status line and headers; real ones are about 1 
 HIGH_WATER = 256 * 1024  # bytes waiting for a slow caller before we stop reading from the upstream
 DRAIN_TIMEOUT = 1.0  # seconds for the end of a body whose words we already have
 DRAIN_BYTES = 64 * 1024  # more than this after the words is not worth a kept connection
+
+# Takes the next bytes of a body, and returns the seconds in which the next ones must come, or None to wake the turn.
+Sink: TypeAlias = Callable[[bytes], float | None]
 
 
 class Connection(asyncio.Protocol):
@@ -30,18 +37,21 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[object] | None = None
         self._writable = True  # the socket has room
-        self._alarm: asyncio.TimerHandle | None = None  # rings when a wait has lasted too long
-        self._late_at = 0.0  # on the loop's clock
-        self._timer: asyncio.TimerHandle | None = None  # eviction when idle, the drain when ending
+        # One alarm for everything that may last too long: a wait, idleness, a drain. It is set once and moved only
+        # when it would ring too late: most of what it guards ends long before it.
+        self._alarm: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf  # when it rings; like the next, on the loop's clock
+        self._due = math.inf  # when what goes on now has lasted too long
+        self._sink: Sink | None = None
         self.closed = False
         self.uses = 0  # requests written so far
         self._busy = False
         self._draining = False
+        self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
     def _reset(self) -> None:
         """Forget the last response."""
-        self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._body_size = 0
         self._drained = 0
@@ -89,7 +99,8 @@ class Connection(asyncio.Protocol):
             self._paused = True
             assert self._transport is not None
             self._transport.pause_reading()
-        self._wake()
+        if self._sink is None or not self._pour():
+            self._wake()
 
     def eof_received(self) -> bool:
         return False  # close our side too: a half-open upstream has nothing more to say
@@ -98,7 +109,10 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
-        self._stop_timers()
+        self._due = math.inf
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if not self.ended and self._failure is None:
             if self.head_done and exc is None and self._ends_with_connection():
                 self.ended = True
@@ -157,7 +171,6 @@ class Connection(asyncio.Protocol):
         """Write one request. Returns when the socket has taken it; `within` seconds, else UpstreamTimeout."""
         assert self._transport is not None
         deadline = self._loop.time() + within
-        self._stop_timers()
         if self.uses:
             self._reset()
         self.uses += 1
@@ -169,7 +182,7 @@ class Connection(asyncio.Protocol):
             self._transport.writelines((head, body))
         # An upstream may answer (413, 401) before it has read a large body: do not wait for the rest then.
         while not self._writable and not self.heard and not self.closed:
-            await self._wait(deadline - self._loop.time(), "first token")
+            await self._wait(deadline, "first token")
 
     async def head(self, within: float, phase: str = "first token") -> None:
         """Wait for the response's status and headers; `within` seconds, else UpstreamTimeout.
@@ -180,31 +193,43 @@ class Connection(asyncio.Protocol):
         while not self.head_done:
             if self._failure is not None:
                 raise self._failure
-            await self._wait(deadline - self._loop.time(), phase)
+            await self._wait(deadline, phase)
+
+    async def listen(self, sink: Sink, within: float, phase: str = "stall") -> bool:
+        """Give what arrives of the body to `sink`, as it arrives. True when `sink` asked to wake; False at the end.
+
+        Raises UpstreamTruncated when the body was cut, UpstreamTimeout when `within` seconds, or those that `sink`
+        allowed last, went by.
+        """
+        deadline = self._loop.time() + within
+        if within <= 0 and not self.ended and self._failure is None:
+            raise late(phase)  # a flood of bytes that say nothing is always there before the alarm is
+        while True:
+            if self._body:
+                allowed = sink(self._take())
+                if allowed is None:
+                    return True
+                deadline = self._loop.time() + allowed
+            if self._failure is not None:
+                raise self._failure
+            if self.ended:
+                return False
+            self._sink = sink
+            try:
+                await self._wait(deadline, phase)
+                if self._sink is None:
+                    return True
+            finally:
+                self._sink = None
 
     async def read(self, within: float, phase: str = "stall") -> bytes:
         """Return what has arrived of the body since the last call, at least one byte; empty at its end.
 
-        Raises UpstreamTruncated when the body was cut, UpstreamTimeout after `within` seconds without a byte.
+        Raises as `listen` does.
         """
-        deadline = self._loop.time() + within
-        if within <= 0 and not self.ended and self._failure is None:
-            raise self._late(phase)  # a flood of bytes that say nothing is always there before the alarm is
-        while not self._body:
-            if self._failure is not None:
-                raise self._failure
-            if self.ended:
-                return b""
-            await self._wait(deadline - self._loop.time(), phase)
-        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
-        self._body_size = 0
-        if self._paused:
-            self._paused = False
-            if not self.closed:
-                assert self._transport is not None
-                self._transport.resume_reading()
-        return data
+        pieces: list[bytes] = []
+        await self.listen(pieces.append, within, phase)
+        return b"".join(pieces)
 
     def release(self) -> None:
         """End the response here: a whole one keeps the connection, any other closes it. Harmless after `drain`."""
@@ -222,7 +247,7 @@ class Connection(asyncio.Protocol):
             return
         self._draining = True
         self._body.clear()
-        self._timer = self._loop.call_later(DRAIN_TIMEOUT, self.abort)
+        self._set_due(self._loop.time() + DRAIN_TIMEOUT)
 
     def abort(self) -> None:
         """Close at once, unread bytes and all."""
@@ -232,7 +257,7 @@ class Connection(asyncio.Protocol):
 
     def evict_after(self, seconds: float) -> None:
         """Close after `seconds` of idleness."""
-        self._timer = self._loop.call_later(seconds, self.abort)
+        self._set_due(self._loop.time() + seconds)
 
     @property
     def keep_alive_hint(self) -> float | None:
@@ -252,7 +277,6 @@ class Connection(asyncio.Protocol):
         )
 
     def _finish(self) -> None:
-        self._stop_timers()
         self._draining = False
         assert self._transport is not None
         # A request that the upstream answered before reading all of it (413) would stand before the next one.
@@ -272,54 +296,75 @@ class Connection(asyncio.Protocol):
             self._failure = failure
         self.abort()
 
-    async def _wait(self, within: float, phase: str) -> None:
-        """Wait for the other side to do something, at most `within` seconds.
+    def _pour(self) -> bool:
+        """Give the sink what has just arrived; True when the turn may sleep on."""
+        if self._body and self._sink is not None:
+            try:
+                allowed = self._sink(self._take())
+            except Exception as error:
+                self._fail(error)
+                return False
+            if allowed is None:
+                self._sink = None
+                return False
+            self._set_due(self._loop.time() + allowed)
+        return not self.ended and self._failure is None
 
-        The alarm is set once and moved only when it would ring too late: most waits end long before it.
-        """
+    def _take(self) -> bytes:
+        """Return what has arrived of the body, and read on if that had become too much."""
+        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self._body_size = 0
+        if self._paused:
+            self._paused = False
+            if not self.closed:
+                assert self._transport is not None
+                self._transport.resume_reading()
+        return data
+
+    async def _wait(self, deadline: float, phase: str) -> None:
+        """Wait for the other side to do something, until `deadline` on the loop's clock."""
         waiter: asyncio.Future[object] = self._loop.create_future()
         self._waiter = waiter
-        self._late_at = self._loop.time() + max(within, 0.0)
-        if self._alarm is None or self._alarm.when() > self._late_at:
-            self._set_alarm()
+        self._set_due(deadline)
         try:
-            await waiter
+            if await waiter is _LATE:
+                raise late(phase)
         finally:
             self._waiter = None
-        if waiter.result() is _LATE:
-            raise self._late(phase)
 
-    def _late(self, phase: str) -> UpstreamTimeout:
-        setting = "FIRSTWORD_STALL_TIMEOUT" if phase == "stall" else "FIRSTWORD_FIRST_TOKEN_TIMEOUT"
-        return UpstreamTimeout(
-            f"The model was silent for too long ({phase}).", phase=phase, hint=f"{setting} is what it may take"
-        )
-
-    def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self._loop.call_at(self._late_at, self._ring)
+    def _set_due(self, due: float) -> None:
+        self._due = due
+        if due < self._rings_at:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._rings_at = due
+            self._alarm = self._loop.call_at(due, self._ring)
 
     def _ring(self) -> None:
-        """End a wait that has lasted too long; look again later when it began since."""
+        """End what has lasted too long; look again later when it began since."""
         self._alarm = None
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return
-        if self._loop.time() < self._late_at:
-            self._set_alarm()
-        else:
-            waiter.set_result(_LATE)
+        self._rings_at = math.inf
+        if self._loop.time() < self._due:
+            if self._due < math.inf:
+                self._set_due(self._due)
+        elif self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(_LATE)
+        elif self._draining or not self._busy:
+            self.abort()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _stop_timers(self) -> None:
-        for timer in (self._timer, self._alarm):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._alarm = None
+
+def late(phase: str) -> UpstreamTimeout:
+    """Return the error of a model that was silent for too long: before its "first token", or in a "stall"."""
+    setting = "FIRSTWORD_STALL_TIMEOUT" if phase == "stall" else "FIRSTWORD_FIRST_TOKEN_TIMEOUT"
+    return UpstreamTimeout(
+        f"The model was silent for too long ({phase}).", phase=phase, hint=f"{setting} is what it may take"
+    )
 
 
 _LATE = object()

@@ -1,0 +1,107 @@
+"""Pass one answer on as it arrives: what this project exists for.
+
+The pieces of an answer come in the socket's own callback. When nothing stands between the model and the writer
+they leave in that very call; else they wait for the turn's task, which passes them on through the stages. The task
+wakes in any case for what needs it: the end, a failure, a caller who reads too slowly.
+"""
+
+from __future__ import annotations
+
+from .chunk import Chunk
+from .clock import now
+from .errors import UpstreamTimeout, UpstreamTruncated
+from .providers import Decoder
+from .transport import Connection, late
+from .turn import Send, Turn
+
+END_GRACE = 0.5  # seconds for usage and `[DONE]` after the answer is whole; some servers never send them
+
+
+class Relay:
+    """One answer on its way from `connection` to `send`.
+
+    `deadline` is when the first word must have been spoken; after it `stall` seconds are allowed between two chunks.
+    """
+
+    __slots__ = ("_at_once", "_chunks", "_connection", "_deadline", "_decoder", "_is_full", "_send", "_stall", "_turn")
+
+    def __init__(
+        self, turn: Turn, send: Send, connection: Connection, decoder: Decoder, *, deadline: float, stall: float
+    ) -> None:
+        self._turn = turn
+        self._send = send
+        self._at_once = getattr(send, "at_once", None)  # the writer itself has it; a stage's own `send` has not
+        self._connection = connection
+        self._decoder = decoder
+        self._deadline = deadline
+        self._stall = stall
+        self._chunks: list[Chunk] = []  # those that wait for the task
+        self._is_full = False  # the caller's socket had no room: wait for it first
+
+    async def run(self) -> None:
+        """Pass the answer on to its end. Raises UpstreamError when it does not come to one."""
+        decoder = self._decoder
+        while not decoder.done:
+            try:
+                more = await self._connection.listen(self._take, self._deadline - now())
+            except (UpstreamTimeout, UpstreamTruncated) as error:
+                if decoder.finished:
+                    return  # every word is here; only the end mark is missing
+                if isinstance(error, UpstreamTimeout) and self._turn.timeline.spoke is None:
+                    raise late("first token") from None
+                raise
+            if not more:
+                self._chunks += decoder.end()
+            await self._pass_on()
+            if decoder.failure is not None:
+                raise decoder.failure
+            if not more:
+                return
+            if decoder.finished:
+                self._deadline = min(self._deadline, now() + END_GRACE)
+
+    def _take(self, data: bytes) -> float | None:
+        """Decode what came, and pass it on if nobody has to wait for that; returns as a Sink does."""
+        decoder = self._decoder
+        chunks = decoder.feed(data)
+        at_once = self._at_once
+        if at_once is None or decoder.finished or decoder.done or decoder.failure is not None:
+            self._chunks = chunks
+            return None
+        timeline = self._turn.timeline
+        for chunk in chunks:
+            if timeline.spoke is None:
+                self._turn.hears(chunk)
+            self._turn.corked = chunk is not chunks[-1]
+            if not at_once(chunk):
+                self._chunks = chunks[chunks.index(chunk) + 1 :]
+                self._is_full = True
+                return None
+        if chunks and timeline.spoke is not None:
+            self._deadline = now() + self._stall
+            return self._stall
+        return self._deadline - now()
+
+    async def _pass_on(self) -> None:
+        """Send the chunks of one read, to leave in one write; the last event of all leaves with the `[DONE]` behind it.
+
+        The first word waits for nothing: a stage may take its time over the chunks behind it.
+        """
+        turn = self._turn
+        chunks, self._chunks = self._chunks, []
+        if self._is_full:
+            self._is_full = False
+            await turn.flush()
+        said_something = bool(chunks)
+        last = chunks.pop() if self._decoder.done and chunks and not chunks[-1].speaks else None
+        for chunk in chunks:
+            turn.corked = turn.timeline.spoke is not None and chunk is not chunks[-1]
+            turn.hears(chunk)
+            await self._send(chunk)
+        if len(chunks) > 1:
+            await turn.flush()  # a stage may have kept the last chunk of the read to itself
+        if last is not None:
+            turn.corked = True
+            await self._send(last)
+        if said_something and turn.timeline.spoke is not None:
+            self._deadline = now() + self._stall
