@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test lint types check bench lock clean
+.PHONY: serve test lint types check bench fuzz soak lock clean
 
 serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl line that works at once
 	$(BIN)/firstword serve $(ARGS)
@@ -20,14 +20,23 @@ types: $(VENV)/.dev  ## mypy, strict
 
 check: lint types test  ## all that must hold before a commit
 
-bench: $(VENV)/.dev  ## time the relay beside a naive server; needs a C compiler
+bench: $(VENV)/.bench  ## time the relay beside other servers; needs a C compiler
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+SECONDS ?= 60
+fuzz: $(VENV)/.fuzz  ## look for inputs that break the readers; SECONDS=60 for each, Linux on x86-64, CPython 3.11 to 3.14
+	$(BIN)/python tests/fuzz/run.py $(SECONDS) $(ARGS)
+
+soak: $(VENV)/.dev  ## 10,000 turns, a third of them dropped, and what is left of them; needs Linux
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv lock --upgrade
 	$(BIN)/uv export --quiet --no-default-groups --group build --no-emit-project -o locks/serve.txt
-	$(BIN)/uv export --quiet --all-groups --no-emit-project -o locks/dev.txt
+	$(BIN)/uv export --quiet --no-default-groups --group build --group dev --no-emit-project -o locks/dev.txt
+	$(BIN)/uv export --quiet --no-default-groups --group build --group dev --group bench --no-emit-project -o locks/bench.txt
+	$(BIN)/uv export --quiet --no-default-groups --group build --group dev --group fuzz --no-emit-project -o locks/fuzz.txt
 	$(BIN)/uv export --quiet --no-default-groups --no-hashes --no-annotate --no-header -o requirements.txt
 
 # Hashes are checked, and nothing is built with tools that have none.
@@ -45,6 +54,12 @@ $(VENV)/.serve: locks/serve.txt pyproject.toml
 
 $(VENV)/.dev: locks/dev.txt pyproject.toml
 	$(call install,dev)
+
+$(VENV)/.bench: locks/bench.txt pyproject.toml
+	$(call install,bench)
+
+$(VENV)/.fuzz: locks/fuzz.txt pyproject.toml
+	$(call install,fuzz)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build

@@ -1,4 +1,4 @@
-"""The two C programs that measure: compiled on first use, started, and asked for their figures.
+"""The C programs that measure: compiled on first use, started, and asked for their figures.
 
 Rules: nothing is timed in Python. There is no substitute for a C compiler, because a load generator in Python
 would be slower than the servers that it measures.
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -80,32 +81,66 @@ def missing() -> str | None:
     return None
 
 
+@lru_cache(maxsize=1)
+def missing_tls() -> str | None:
+    """Say in one line what keeps the upstream from speaking TLS here; None if nothing does."""
+    if reason := missing():
+        return reason
+    look = [find_compiler() or compilers()[0], "-fsyntax-only", "-include", "openssl/ssl.h", "-x", "c", os.devnull]
+    if subprocess.run(look, capture_output=True, check=False).returncode:
+        return "the upstream's TLS needs OpenSSL's headers: apt-get install libssl-dev"
+    return None
+
+
 def build(folder: Path = BUILD, *, flags: Sequence[str] = FLAGS) -> None:
-    """Compile `load` and `upstream` into `folder`, unless they are newer than their sources."""
+    """Compile `load`, `upstream`, and `upstream-tls` where that can be, unless they are newer than their sources."""
     if reason := missing():
         raise InstrumentError(f"{reason}\nhint: apt-get install gcc libc6-dev, or name a compiler in CC")
     folder.mkdir(parents=True, exist_ok=True)
     changed = max(path.stat().st_mtime for path in FOLDER.glob("*.[ch]"))
-    for name in ("load", "upstream"):
+    programs: dict[str, tuple[str, ...]] = {"load": ("load.c",), "upstream": ("upstream.c",)}
+    if missing_tls() is None:
+        programs["upstream-tls"] = ("upstream.c", "-DTLS", "-lssl", "-lcrypto")
+    for name, (source, *more) in programs.items():
         program = folder / name
         if program.exists() and program.stat().st_mtime > changed:
             continue
-        command = [find_compiler() or compilers()[0], *flags, "-o", str(program), str(FOLDER / f"{name}.c")]
+        command = [find_compiler() or compilers()[0], *flags, "-o", str(program), str(FOLDER / source), *more]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise InstrumentError(f"{name}.c does not compile: {done.stderr.strip()}")
+            raise InstrumentError(f"{source} does not compile: {done.stderr.strip()}")
+
+
+def make_certificate(folder: Path) -> Path:
+    """Write a new root, and a certificate by it for this machine, with its key; return the root's file."""
+    import trustme
+
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "root.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    (folder / "chain.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+    return folder / "root.pem"
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """The running mock upstream."""
+    """The running mock upstream. Where it speaks TLS it has another port, and a root that vouches for it."""
 
     port: int
+    tls_port: int | None = None
+    root: Path | None = None
 
     @property
     def address(self) -> str:
         """Host and port."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def tls_address(self) -> str:
+        """Host and port where it speaks TLS."""
+        assert self.tls_port is not None
+        return f"127.0.0.1:{self.tls_port}"
 
     def ask(self, path: str) -> bytes:
         """GET `path` from it."""
@@ -126,12 +161,17 @@ class Upstream:
 
 
 @contextmanager
-def run_upstream(folder: Path = BUILD) -> Iterator[Upstream]:
-    """Run the mock upstream on a free port."""
-    process = subprocess.Popen([str(folder / "upstream")], stdout=subprocess.PIPE)
+def run_upstream(folder: Path = BUILD, *, tls: bool = False) -> Iterator[Upstream]:
+    """Run the mock upstream on a free port; with `tls` also on one where it speaks TLS, under a root of its own."""
+    command, root = [str(folder / "upstream")], None
+    if tls:
+        root = make_certificate(folder)
+        command = [str(folder / "upstream-tls"), "0", str(folder / "chain.pem"), str(folder / "key.pem")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
-        yield Upstream(port=int(process.stdout.readline()))
+        port, *tls_port = map(int, process.stdout.readline().split())
+        yield Upstream(port=port, tls_port=tls_port[0] if tls_port else None, root=root)
     finally:
         process.kill()
         process.communicate()

@@ -11,8 +11,8 @@
  *              (evenly spread, each shifted at random inside its own place), whatever the server does.
  * mode=cancel  as voice, but the client drops each turn at a random moment; prints each turn's id and that moment.
  *
- * Usage: load mode=ttft|voice|cancel to=HOST:PORT [beside=HOST:PORT] [path=/v1/chat/completions] [streams=50]
- *             [seconds=2] [turns=0 (no limit)] [first_ms=0] [chunks=1] [gap_ms=0] [patience=3]
+ * Usage: load mode=ttft|voice|cancel to=HOST:PORT [beside=HOST:PORT] [path=/v1/chat/completions] [headers=LINES]
+ *             [streams=50] [seconds=2] [turns=0 (no limit)] [first_ms=0] [chunks=1] [gap_ms=0] [patience=3]
  */
 #include "answer.h"
 
@@ -30,12 +30,14 @@ struct conn {
 };
 
 static struct {
-    const char *mode, *path;
+    const char *mode, *path, *headers; /* more lines of the request's head, each with its \r\n */
     struct sockaddr_in targets[2];
     char hosts[2][64];
     int target_count;
     double streams, turns, first_ms, chunks, gap_ms, seconds, patience;
-} want = {.mode = "", .path = "/v1/chat/completions", .streams = 50, .chunks = 1, .seconds = 2, .patience = 3};
+} want = {
+    .mode = "", .path = "/v1/chat/completions", .headers = "", .streams = 50, .chunks = 1, .seconds = 2, .patience = 3,
+};
 
 static int poll_fd;
 static struct timers timers;
@@ -119,8 +121,8 @@ static int write_request(const struct conn *conn, char *out, size_t room) {
                         system, want.first_ms, want.chunks, want.gap_ms, conn->answer.id);
     return snprintf(out, room,
                     "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer bench\r\nAccept: text/event-stream\r\n"
-                    "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-                    want.path, want.hosts[conn->target], size, body);
+                    "Content-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s",
+                    want.path, want.hosts[conn->target], want.headers, size, body);
 }
 
 static void end_turn(struct conn *conn, enum outcome outcome) {
@@ -136,7 +138,7 @@ static void end_turn(struct conn *conn, enum outcome outcome) {
 
 /* Starts a turn that was to start at `moment`; `id` is its own in this run. */
 static void begin_turn(int target, int64_t moment, int64_t id) {
-    char request[4096];
+    char request[8192];
     struct conn *conn = take_conn(target);
     conn->busy = true;
     answer_begin(&conn->answer, id, (long)want.chunks);
@@ -273,6 +275,7 @@ static bool read_word(const char *word) {
         }
     if ((value = value_of(word, "mode="))) return *(want.mode = value);
     if ((value = value_of(word, "path="))) return *(want.path = value);
+    if ((value = value_of(word, "headers="))) return want.headers = value;
     if ((value = value_of(word, "to=")) || (value = value_of(word, "beside="))) return read_target(value);
     return false;
 }
@@ -285,7 +288,7 @@ static void read_words(int count, char **words) {
         }
     bool open = mode_is("voice") || mode_is("cancel");
     if ((!open && !mode_is("ttft")) || !want.target_count || want.chunks < 1 || want.streams < 1 ||
-        strlen(want.path) > 1000 || (open && turn_length() < MILLISECOND)) {
+        strlen(want.path) > 1000 || strlen(want.headers) > 1000 || (open && turn_length() < MILLISECOND)) {
         fprintf(stderr, "load: needs mode=ttft|voice|cancel, to=HOST:PORT, and in an open loop a turn that takes time\n"
                         "hint: the words are listed at the top of load.c\n");
         exit(2);

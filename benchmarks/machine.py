@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,13 +52,25 @@ def busy_seconds(core: int) -> float:
     return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
 
 
-def two_cores() -> tuple[int, int]:
-    """Return a core for the server and one for the instruments, not two threads of one core if that can be avoided."""
+class Cores(NamedTuple):
+    """Which cores are whose: a server takes as many of `server` as it has, from the first."""
+
+    server: tuple[int, int]
+    tools: int
+
+
+def share_cores() -> Cores:
+    """Return cores for the server and one for the instruments.
+
+    The first is not another thread of the tools' core if that can be avoided; with two cores the second is the tools'.
+    """
     cores = sorted(os.sched_getaffinity(0))
     siblings = Path(f"/sys/devices/system/cpu/cpu{cores[0]}/topology/thread_siblings_list")
     beside = _core_list(siblings.read_text()) if siblings.exists() else {cores[0]}
     apart = [core for core in cores if core not in beside]
-    return cores[0], (apart or cores[1:] or cores)[0]
+    first, tools = cores[0], (apart or cores[1:] or cores)[0]
+    second = next((core for core in cores if core not in (first, tools)), tools)
+    return Cores(server=(first, second), tools=tools)
 
 
 def _core_list(text: str) -> set[int]:
@@ -71,10 +83,10 @@ def _core_list(text: str) -> set[int]:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Run on `core` meanwhile; processes started meanwhile stay there."""
+def on_cores(cores: Collection[int]) -> Iterator[None]:
+    """Run on `cores` meanwhile; processes started meanwhile stay there."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, set(cores))
     try:
         yield
     finally:

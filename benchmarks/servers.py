@@ -1,160 +1,161 @@
-"""The servers that are measured: one entry each, and how one is started, found ready and stopped.
+"""The servers that are measured: one entry each.
 
-Rules: a server is ready when it served a whole turn, so no server needs a check of its own. It is started anew for
-every round and runs alone on its core; the next one starts when it is gone.
+Rules: an entry is all there is to say of a server; how it is started and found ready is the same for all (`running`).
+A server that is not part of this project is measured when the user has installed it: its program is on the PATH, or
+where the variable BENCH_NAME says. Nothing is installed for the user.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
+import re
+import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
-from . import machine
-from .instruments import BUILD, FOLDER, Figures, InstrumentError, Upstream, run_load
-
-READY_TIMEOUT = 60.0  # seconds; a large gateway imports for half of that
-STOP_TIMEOUT = 3.0  # seconds between asking a server to stop and making it
+from .instruments import FOLDER, missing_tls
 
 
 @dataclass(frozen=True)
 class Server:
-    """How to run one server. In `command` and `environment`, {port} is where it listens and {upstream} its model."""
+    """How to run one server.
+
+    Words that are filled in, in `command`, `environment`, `headers` and the text of `config`: {port}, where it listens;
+    {scheme} and {upstream}, its model's `http` or `https` and `host:port`; {program}, what `find_program` found;
+    {config}, the file `config` of this folder, filled in; {root}, the certificate that vouches for a TLS upstream.
+    """
 
     name: str
     about: str
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     path: str = "/v1/chat/completions"
-    packages: tuple[str, ...] = ()
+    headers: str = ""  # more lines of every request's head, each with its line break
+    packages: tuple[str, ...] = ()  # of this Python, whose versions the report names
+    program: str = ""  # what the user must have installed
+    version: tuple[str, ...] = ()  # the command that prints the program's version
+    config: str = ""
+    tls: bool = False  # whether its upstream speaks TLS
+    cores: int = 1
+    module: str = ""  # the package whose import is timed
+    usual: bool = True  # False: measured only when it is asked for by name
 
+
+FIRSTWORD = Server(
+    name="firstword",
+    about="this project, as `firstword serve` runs it by default",
+    command=(sys.executable, "-m", "firstword", "serve", str(FOLDER / "app.py"), "--port", "{port}"),
+    environment={"LLM_BASE_URL": "{scheme}://{upstream}/v1", "SSL_CERT_FILE": "{root}"},
+    packages=("firstword", "uvicorn", "uvloop", "httptools", "msgspec"),
+    module="firstword",
+)
+NGINX = Server(
+    name="nginx",
+    about="nginx as a plain proxy, one worker, kept connections, no buffering: the limit of what a proxy can do",
+    command=("{program}", "-c", "{config}"),
+    program="nginx",
+    version=("{program}", "-v"),
+    config="nginx.conf",
+)
 
 SERVERS = {
     server.name: server
     for server in (
         Server(name="direct", about="no server: the load generator asks the mock upstream itself"),
-        Server(
-            name="firstword",
-            about="this project, as `firstword serve` runs it by default",
-            command=(sys.executable, "-m", "firstword", "serve", str(FOLDER / "app.py"), "--port", "{port}"),
-            environment={"LLM_BASE_URL": "http://{upstream}/v1"},
-            packages=("firstword", "uvicorn", "uvloop", "httptools", "msgspec"),
+        NGINX,
+        FIRSTWORD,
+        replace(
+            FIRSTWORD,
+            name="firstword-full",
+            about="the same with every feature on: gate keys, hooks before and after, a stage that reads every chunk",
+            command=(sys.executable, "-m", "firstword", "serve", str(FOLDER / "full.py"), "--port", "{port}"),
+            module="",
         ),
+        replace(
+            FIRSTWORD,
+            name="firstword-2",
+            about="the same with two workers, on two cores",
+            command=(*FIRSTWORD.command, "--workers", "2"),
+            cores=2,
+            module="",
+        ),
+        replace(
+            NGINX,
+            name="nginx-tls",
+            about="nginx, its upstream behind TLS: certificate verified, sessions reused",
+            tls=True,
+        ),
+        replace(FIRSTWORD, name="firstword-tls", about="firstword, its upstream behind TLS", tls=True, module=""),
         Server(
             name="plain",
             about="this project under uvicorn's own HTTP protocol",
             command=(sys.executable, str(FOLDER / "plain.py"), "{port}"),
-            environment={"LLM_BASE_URL": "http://{upstream}/v1"},
-            packages=("firstword", "uvicorn", "uvloop", "httptools", "msgspec"),
+            environment=FIRSTWORD.environment,
+            packages=FIRSTWORD.packages,
+            usual=False,
         ),
         Server(
             name="naive",
             about="FastAPI + the openai SDK, a new client for every turn",
             command=(sys.executable, str(FOLDER / "naive.py"), "{port}"),
-            environment={"LLM_BASE_URL": "http://{upstream}/v1"},
+            environment={"LLM_BASE_URL": "{scheme}://{upstream}/v1"},
             packages=("fastapi", "openai", "uvicorn"),
+        ),
+        Server(
+            name="litellm",
+            about="LiteLLM's proxy, its default configuration, one worker",
+            command=("{program}", "--config", "{config}", "--port", "{port}", "--num_workers", "1"),
+            environment={
+                "HOST": "127.0.0.1",
+                "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # it does not start without a key else
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # no download at start
+            },
+            program="litellm",
+            version=("{program}", "--version"),
+            config="litellm.yaml",
+        ),
+        Server(
+            name="portkey",
+            about="Portkey's gateway on node",
+            command=("node", "{program}", "--port={port}", "--headless"),
+            headers="x-portkey-provider: openai\r\nx-portkey-custom-host: {scheme}://{upstream}/v1\r\n",
+            program="portkey",
+            version=("node", "-p", "require(require('path').join('{program}', '../../package.json')).version"),
         ),
     )
 }
 
 
-class Taken(NamedTuple):
-    """Seconds on the server's core up to `moment`: the server's own, and those of everybody else."""
-
-    moment: float
-    own: float
-    others: float
+def variable(server: Server) -> str:
+    """Return the environment variable that may say where the server's program is."""
+    return f"BENCH_{server.program.upper()}"
 
 
-@dataclass(frozen=True)
-class Running:
-    """A server that runs and is ready. Without a server there is no `session`, and nothing that it takes."""
-
-    server: Server
-    address: str
-    core: int
-    session: int | None = None
-    first_turn_after: float | None = None
-
-    def taken(self) -> Taken | None:
-        """Return the time that it and its children took so far, and others from it."""
-        if self.session is None:
-            return None
-        own = machine.usage(self.session).cpu_seconds
-        return Taken(moment=time.monotonic(), own=own, others=machine.busy_seconds(self.core) - own)
-
-    def memory_mb(self) -> float | None:
-        """Return the memory that it and its children have now, in MiB."""
-        return round(machine.usage(self.session).memory_bytes / 2**20, 1) if self.session else None
-
-    def load(self, words: Mapping[str, str | float], *, look: Callable[[], None] | None = None) -> Figures:
-        """Run the load generator against it."""
-        return run_load({"to": self.address, "path": self.server.path, **words}, look=look)
+def find_program(server: Server) -> str | None:
+    """Return the path of the program that the server is: as its variable says, else from the PATH."""
+    named = os.environ.get(variable(server))
+    if named:
+        return str(Path(named).resolve()) if Path(named).is_file() else None
+    return shutil.which(server.program)
 
 
-@contextmanager
-def run(server: Server, upstream: Upstream, *, core: int) -> Iterator[Running]:
-    """Run `server` on `core` until it served a turn, and stop it afterwards.
+def lacks(server: Server) -> str | None:
+    """Say in one line what keeps `server` from being run here; None if nothing does."""
+    if server.program and find_program(server) is None:
+        return f"{server.program} was not found: install it, or say where it is in {variable(server)}"
+    return missing_tls() if server.tls else None
 
-    Raises `InstrumentError` with the end of its log if it does not get that far.
-    """
-    if not server.command:
-        yield Running(server, upstream.address, core)
-        return
-    port = _free_port()
-    log = BUILD / f"{server.name}.log"
-    with log.open("wb") as output, machine.on_core(core):
-        process = subprocess.Popen(
-            [_filled(word, port, upstream) for word in server.command],
-            env=os.environ | {name: _filled(value, port, upstream) for name, value in server.environment.items()},
-            stdout=output,
-            stderr=output,
-            cwd=FOLDER.parent,
-            start_new_session=True,  # one session a server: its children are found, and stopped, by it
-        )
+
+def program_version(server: Server) -> str:
+    """Return the version of the server's program: the first number with points in what it prints."""
+    command = [word.replace("{program}", find_program(server) or "") for word in server.version]
+    environment = os.environ | dict(server.environment)
     try:
-        ready_after = _wait_until_ready(server, process, port, log)
-        yield Running(server, f"127.0.0.1:{port}", core, session=process.pid, first_turn_after=ready_after)
-    finally:
-        _stop(process)
-
-
-def _filled(text: str, port: int, upstream: Upstream) -> str:
-    return text.replace("{port}", str(port)).replace("{upstream}", upstream.address)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], port: int, log: Path) -> float:
-    """Ask for turns until one is served whole, and return how many seconds that took."""
-    started = time.monotonic()
-    while time.monotonic() < started + READY_TIMEOUT and process.poll() is None:
-        tried = run_load({"mode": "ttft", "to": f"127.0.0.1:{port}", "path": server.path, "turns": 1})
-        if tried.whole:
-            return time.monotonic() - started
-        time.sleep(0.01)
-    ended = "did not serve a turn" if process.poll() is None else f"ended with status {process.returncode}"
-    last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-    raise InstrumentError(f"{server.name} {ended}; the end of its log:\n{last}\nhint: all of it is in {log}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server to stop, then make what is left of its session."""
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_TIMEOUT)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
+    except (OSError, subprocess.SubprocessError):
+        return "of unknown version"
+    found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
+    return found.group() if found else "of unknown version"

@@ -9,9 +9,10 @@
  * GET /stats tells how late chunks were sent, and how and when each turn with an id ended; GET /reset forgets it.
  * A lost connection in mid-turn is how a barge-in looks from here.
  *
- * Usage: upstream [PORT]      prints the port it listens on, then serves until it is killed.
+ * Usage: upstream [PORT [CERTIFICATE KEY]]      prints the port it listens on, then serves until it is killed. With a
+ * certificate it prints a second port behind the first, where it speaks TLS.
  */
-#include "bench.h"
+#include "tls.h"
 
 #define MOST_FILES 65536
 #define MOST_REQUEST (4 << 20)
@@ -32,6 +33,7 @@ static const char HEAD[] =
 /* One connection, and the turn being spoken on it. */
 struct conn {
     int fd;
+    SSL *tls; /* NULL where it is not spoken */
     bool speaking;
     struct bytes in, rest;
     int64_t serial, due, gap, id;
@@ -63,6 +65,7 @@ static void lose(struct conn *conn) {
     end_turn(conn, false);
     conns[conn->fd] = NULL;
     close(conn->fd);
+    tls_free(conn->tls);
     free(conn->in.at);
     free(conn->rest.at);
     free(conn);
@@ -70,11 +73,24 @@ static void lose(struct conn *conn) {
 
 /* ---- speaking ---- */
 
+/* Sends what TLS has to say, its own handshake included; false when the peer is gone. */
+static bool push_tls(struct conn *conn) {
+    static struct bytes wire;
+    wire.size = 0;
+    tls_unsent(conn->tls, &wire);
+    return push(poll_fd, conn->fd, &conn->rest, wire.at, wire.size);
+}
+
+static bool send_bytes(struct conn *conn, const char *data, size_t size) {
+    if (!conn->tls) return push(poll_fd, conn->fd, &conn->rest, data, size);
+    return tls_write(conn->tls, data, size) && push_tls(conn);
+}
+
 /* Sends `event` as one chunk of the body, behind `before` and with `after`, in one write. */
 static bool send_chunk(struct conn *conn, const char *before, const char *event, const char *after) {
     char out[2048];
     int size = snprintf(out, sizeof out, "%s%zx\r\n%s\r\n%s", before, strlen(event), event, after);
-    return push(poll_fd, conn->fd, &conn->rest, out, (size_t)size);
+    return send_bytes(conn, out, (size_t)size);
 }
 
 static bool send_content(struct conn *conn) {
@@ -141,8 +157,7 @@ static bool reply(struct conn *conn, const char *status, const char *body, size_
     char head[256];
     int length = snprintf(head, sizeof head,
                           "HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %zu\r\n\r\n", status, size);
-    return push(poll_fd, conn->fd, &conn->rest, head, (size_t)length) &&
-           push(poll_fd, conn->fd, &conn->rest, body, size);
+    return send_bytes(conn, head, (size_t)length) && send_bytes(conn, body, size);
 }
 
 static bool reply_stats(struct conn *conn) {
@@ -219,17 +234,23 @@ static bool receive(struct conn *conn) {
     ssize_t size = recv(conn->fd, buffer, sizeof buffer, 0);
     if (size < 0) return errno == EAGAIN || errno == EINTR;
     if (size == 0) return false;
-    bytes_add(&conn->in, buffer, (size_t)size);
+    if (!conn->tls) {
+        bytes_add(&conn->in, buffer, (size_t)size);
+    } else {
+        bool alive = tls_read(conn->tls, buffer, (size_t)size, &conn->in);
+        if (!push_tls(conn) || !alive) return false;
+    }
     return listen_on(conn);
 }
 
-static void welcome(int listener) {
+static void welcome(int listener, bool with_tls) {
     for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0;) {
         if (fd >= MOST_FILES) die("more connections than this upstream was made for");
         no_delay(fd);
         struct conn *conn = calloc(1, sizeof *conn);
         if (!conn) die("memory");
         conn->fd = fd;
+        if (with_tls) conn->tls = tls_new();
         conns[fd] = conn;
         watch(poll_fd, fd, EPOLL_CTL_ADD, EPOLLIN);
     }
@@ -247,14 +268,19 @@ static int open_listener(uint16_t port) {
     if (bind(fd, (struct sockaddr *)&address, size) || listen(fd, 4096)) die("listen");
     if (getsockname(fd, (struct sockaddr *)&address, &size)) die("getsockname");
     watch(poll_fd, fd, EPOLL_CTL_ADD, EPOLLIN);
-    printf("%d\n", ntohs(address.sin_port));
-    fflush(stdout);
+    printf("%d ", ntohs(address.sin_port));
     return fd;
 }
 
 int main(int count, char **words) {
     poll_fd = open_poll(&timers);
-    int listener = open_listener((uint16_t)(count > 1 ? atoi(words[1]) : 0));
+    int tls_listener = -1, listener = open_listener((uint16_t)(count > 1 ? atoi(words[1]) : 0));
+    if (count > 3) {
+        tls_open(words[2], words[3]);
+        tls_listener = open_listener(0);
+    }
+    printf("\n");
+    fflush(stdout);
     for (;;) {
         struct epoll_event events[256];
         struct timer timer;
@@ -263,8 +289,8 @@ int main(int count, char **words) {
         for (int index = 0; index < ready; index++) {
             int fd = events[index].data.fd;
             struct conn *conn = conns[fd];
-            if (fd == listener)
-                welcome(listener);
+            if (fd == listener || fd == tls_listener)
+                welcome(fd, fd == tls_listener);
             else if (fd == timers.fd)
                 timers_rang(&timers);
             else if (conn && !(push_rest(poll_fd, fd, &conn->rest) && receive(conn)))

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from caller import Caller, turn
+from caller import turn
+from command import Process
 from conftest import ROOT
 
 from firstword.testing import Upstream, script
@@ -36,67 +34,6 @@ app = App()
 async def mine(turn):
     return f"one from {os.getpid()}"
 """
-
-
-class Process:
-    """A running command: its output as it comes, and where it listens."""
-
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,  # so that the processes it starts can be ended with it
-        )
-        self.pid = self._process.pid
-        self.output = ""
-        self._grew = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                with self._grew:
-                    self.output += line
-                    self._grew.notify_all()
-
-    def says(self, pattern: str, within: float = 10) -> re.Match[str]:
-        """Wait until the output matches, and return the match."""
-        with self._grew:
-            found = self._grew.wait_for(lambda: re.search(pattern, self.output), within)
-        assert found, f"never said {pattern!r}: {self.output}"
-        return found
-
-    def caller(self) -> Caller:
-        """Wait until it can be called, and return somebody who calls it."""
-        port = int(self.says(r"Uvicorn running on http://[\d.]+:(\d+) ")[1])
-        self.says("Application startup complete")
-        for _ in range(1000):  # a worker says that it has started before it listens
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.005)
-        return Caller(f"http://127.0.0.1:{port}")
-
-    def tell(self, signal: signal.Signals) -> None:
-        """Send a signal."""
-        self._process.send_signal(signal)
-
-    def ends(self, within: float = 10) -> int:
-        """Wait for the end, and return the exit code."""
-        code = self._process.wait(within)
-        self._reader.join(within)
-        return code
-
-    def kill(self) -> None:
-        """End it and all that it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.ends()
 
 
 Run = Callable[..., Process]
@@ -178,6 +115,38 @@ async def test_two_workers_share_a_port_and_end_together(run: Run, tmp_path: Pat
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the workers share one socket")
+def test_each_worker_listens_for_itself(run: Run) -> None:
+    """The kernel deals calls out evenly among listening sockets; from a shared one the first to wake takes them."""
+    process = run(FIRSTWORD, "serve", *LOCAL, "--workers", "2")
+    process.says(r"(?s)Application startup complete.*Application startup complete")
+    port = int(process.says(r"Uvicorn running on http://[\d.]+:(\d+) ")[1])
+
+    def listening() -> int:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        return sum(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+    for _ in range(1000):  # a worker says that it has started before it listens
+        if listening() == 2:
+            break
+        time.sleep(0.005)
+    assert listening() == 2
+
+
+async def test_a_worker_that_dies_is_replaced(run: Run, tmp_path: Path) -> None:
+    """The kernel ends one of two workers; soon there are two again, and every call is answered."""
+    (tmp_path / "custom_llm.py").write_text(MINE)
+    process = run(FIRSTWORD, "serve", *LOCAL, "--workers", "2")
+    process.says(r"(?s)Application startup complete.*Application startup complete")
+    caller = process.caller()
+    dead = (await caller.says(model="mine")).text.removeprefix("one from ")
+    os.kill(int(dead), signal.SIGKILL)
+
+    process.says(rf"(?s)Child process \[{dead}\] died.*Application startup complete")
+    heard = [(await caller.says(model="mine")).text for _ in range(10)]
+    assert all(text.startswith("one from ") and dead not in text for text in heard)
 
 
 async def test_a_changed_file_is_served_anew(run: Run, tmp_path: Path, free_port: str) -> None:
@@ -282,7 +251,7 @@ def test_a_wrong_setting_is_told_in_a_sentence(run: Run, command: list[str]) -> 
     assert "\nhint: " in process.output and process.output.count("\n") == 2 and "s3cret" not in process.output
 
 
-@pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=str)
+@pytest.mark.parametrize("more", [[], ["--workers", "2"], ["--reload"]], ids=str)
 def test_a_port_in_use_is_told_in_a_sentence(run: Run, more: list[str]) -> None:
     """Another server has the port."""
     with socket.socket() as taken:
@@ -290,9 +259,39 @@ def test_a_port_in_use_is_told_in_a_sentence(run: Run, more: list[str]) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         process = run(FIRSTWORD, "serve", "--host", "127.0.0.1", "--port", port, *more)
-        assert process.ends() != 0
-    assert "address already in use" in process.output.lower() and port in process.output
-    assert "Traceback" not in process.output
+        assert process.ends() == 1
+    said = process.output.partition("firstword: ")[2]  # before it, that the plain relay is served
+    assert said.startswith(f"Port {port} is in use: another server listens on it.\nhint: ") and said.count("\n") == 2
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=str)
+def test_the_port_of_other_workers_is_in_use(run: Run, free_port: str, more: list[str]) -> None:
+    """The same command twice: the second must not take half of the first one's calls."""
+    listen = (FIRSTWORD, "serve", "--host", "127.0.0.1", "--port", free_port)
+    run(*listen, "--workers", "2").says("Uvicorn running on")  # its workers need not listen yet
+    second = run(*listen, *more)
+    assert second.ends() == 1 and f"Port {free_port} is in use" in second.output
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("nonsense", "NameError: name 'nonsense' is not defined\n"),
+        ("app = None", "firstword: 'mine.py' has no `app`.\nhint: "),
+        ("firstword.App(base_url='nowhere')", "firstword: The base URL is not an http or https URL.\nhint: "),
+    ],
+)
+def test_workers_that_cannot_start_are_not_started_again_and_again(
+    run: Run, tmp_path: Path, mistake: str, said: str
+) -> None:
+    """What was right when the command began is wrong in the workers, as after a half-done deployment."""
+    (tmp_path / "mine.py").write_text(
+        f"import multiprocessing, firstword\napp = firstword.App()\nif multiprocessing.parent_process():\n    {mistake}"
+    )
+    process = run(FIRSTWORD, "serve", "mine.py", *LOCAL, "--workers", "2")
+    assert process.ends() == 3
+    assert said in process.output and "failed to start, stopping the parent process" in process.output
+    assert 1 <= process.output.count(said) <= 2  # each worker's own
 
 
 def test_without_a_command_the_help_is_shown(run: Run) -> None:
@@ -305,10 +304,11 @@ def test_without_a_command_the_help_is_shown(run: Run) -> None:
 # --- stopping -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=str)
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-async def test_a_running_turn_is_finished_before_the_end(run: Run, by: signal.Signals) -> None:
+async def test_a_running_turn_is_finished_before_the_end(run: Run, by: signal.Signals, more: list[str]) -> None:
     """A deployment, or CTRL+C, while somebody is being answered: they hear all of it, then the process ends."""
-    process = run(FIRSTWORD, "serve", *LOCAL)
+    process = run(FIRSTWORD, "serve", *LOCAL, *more)
     slowly = [*script.stalls_after("One"), script.wait(0.3), script.text(" two"), script.finish(), script.done()]
     async with process.caller().dials(turn(script=[*slowly, script.end()])) as call:
         await call.hears_word("One")
@@ -320,18 +320,19 @@ async def test_a_running_turn_is_finished_before_the_end(run: Run, by: signal.Si
     assert "Traceback" not in process.output
 
 
+@pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=str)
 async def test_turns_that_do_not_end_are_ended_when_the_drain_is_over(
-    run: Run, tmp_path: Path, upstream: Upstream
+    run: Run, tmp_path: Path, upstream: Upstream, more: list[str]
 ) -> None:
     """One model has stalled, one never spoke; after the drain (here 1 s) the callers are told, and nothing is left."""
     (tmp_path / "mine.py").write_text(f"import firstword.serving\nfirstword.serving.SHUTDOWN_TIMEOUT = 1.0\n{MINE}")
-    process = run(FIRSTWORD, "serve", "mine.py", *LOCAL)
-    caller = process.caller()
+    process = run(FIRSTWORD, "serve", "mine.py", *LOCAL, *more)
+    caller, marker = process.caller(), f"cli-drain{more}"
     stalled, silent = (
-        asyncio.create_task(caller.says(script=steps, user="cli-drain"))
+        asyncio.create_task(caller.says(script=steps, user=marker))
         for steps in (script.stalls_after("One"), script.never_answers())
     )
-    await upstream.wait_asked("cli-drain", count=2)
+    await upstream.wait_asked(marker, count=2)
     process.tell(signal.SIGTERM)
 
     heard = [await stalled, await silent]
@@ -339,5 +340,5 @@ async def test_turns_that_do_not_end_are_ended_when_the_drain_is_over(
     assert [each.error["code"] for each in heard] == ["server_stopping"] * 2
     assert heard[0].text == "One" and not heard[0].done
     assert process.ends(5) in (0, -signal.SIGTERM)
-    assert {record.closed_by for record in await upstream.wait_closed("cli-drain", count=2)} == {"peer"}
+    assert {record.closed_by for record in await upstream.wait_closed(marker, count=2)} == {"peer"}
     assert "Traceback" not in process.output and process.output.count("outcome=server_stopping") == 2

@@ -115,7 +115,7 @@ async def test_the_end_leaves_with_the_last_event(caller: Caller, model: str) ->
     ending = script.send("".join(step["text"] for step in (script.finish(), script.done())))
     heard = await caller.says(model=model, pace=0, script=script.events(script.role(), script.text("Hi"), ending))
 
-    assert heard.reads[-1][1].count(b"data: ") == 2
+    assert heard.reads[-1][1].count(b"data: ") >= 2  # with the words as well, when they came in one read
     assert heard.finish_reasons == ["stop"]
 
 
@@ -377,6 +377,7 @@ async def test_events_arrive_one_by_one_as_they_were_sent(caller: Caller, upstre
     [record] = await upstream.wait_settled(marker)
     written = [at for at, _ in record.writes][2:]  # after the head and the role, which are held
     read = [(at, frame.count(b"data: ")) for at, frame in heard.reads][:10]
-    assert [count for _, count in read] == [2] + [1] * 9
+    # The last word came in one read with the end, and leaves in one write with it.
+    assert [count for _, count in read] in ([2] + [1] * 9, [2] + [1] * 8 + [3])
     in_time = [arrived < following for (arrived, _), following in zip(read, written[1:], strict=False)]
     assert in_time[:9].count(True) > 5

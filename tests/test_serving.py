@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import uvicorn
 
 from firstword import App
-from firstword.serving import options, say_how, serve, studio_block
+from firstword.errors import ConfigError
+from firstword.serving import WorkerSocket, check_free, options, say_how, serve, studio_block
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,30 @@ def test_a_held_key_is_not_given_to_strangers(host: str) -> None:
 def test_what_is_safe_may_listen_everywhere(given: dict[str, object]) -> None:
     """No key is held, or callers have keys, or the operator says that something else guards the door."""
     App(**given).gate.check_bind("0.0.0.0")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the workers share one socket")
+def test_a_worker_s_socket_is_its_own_and_nobody_else_gets_the_port() -> None:
+    """The supervisor holds the port and listens not; each worker does, on a socket that is made where it arrives."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn binds it
+    bound.bind(("127.0.0.1", 0))
+    host, port = bound.getsockname()
+    with WorkerSocket.of(bound) as held:
+        with pytest.raises(ConfigError, match=f"Port {port} is in use"):
+            check_free(host, port)
+        workers = [ForkingPickler.loads(ForkingPickler.dumps(held)) for _ in range(2)]
+        for worker in workers:
+            worker.listen()
+        with pytest.raises(ConfigError, match=f"Port {port} is in use"):
+            check_free(host, port)
+        with socket.create_connection((host, port)):
+            pass
+        for worker in workers:
+            worker.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, port))
+    check_free(host, port)
 
 
 def test_uvicorn_understands_every_option() -> None:

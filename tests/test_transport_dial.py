@@ -29,7 +29,7 @@ from firstword import App
 from firstword.errors import ConfigError, UpstreamConnectError, UpstreamTimeout
 from firstword.testing import Proxy, Upstream, script
 from firstword.transport import Transport, read_proxy
-from firstword.transport.dial import trust
+from firstword.transport.tls import trust
 
 dial_module = importlib.import_module("firstword.transport.dial")  # the package has a function of that name
 LOCAL = ("127.0.0.1", "0.0.0.0", "localhost")

@@ -216,7 +216,7 @@ def as_the_standard_says(body: bytes) -> list[tuple[bytes, bytes]]:
         elif not line:
             events.append((name, b" ".join(data).strip()))
             name, data = b"", []
-    return [(name, data) for name, data in events if data or name == b"error"]
+    return [(name, data) for name, data in events if data or name.strip() == b"error"]
 
 
 @steady

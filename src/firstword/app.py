@@ -23,7 +23,7 @@ from .own import in_thread, own
 from .providers import Embedded, Remote
 from .server import Bounds, Server
 from .transport import Origin, Proxy, Transport, read_proxy, split
-from .turn import CallNext, Send, Stage, Turn, compose
+from .turn import CallNext, Send, Stage, Turn, compose, foreign
 
 log = logging.getLogger("firstword")
 
@@ -220,7 +220,7 @@ class App:
         stages: list[Stage] = []
         if self._before:
             stages.append(self._prepare)  # hooks change the request that every later stage reads
-        stages += self._stages  # the user's own, in the order they were written
+        stages += map(foreign, self._stages)  # the user's own, in the order they were written
         self._server = Server(
             compose(stages, self._ask),
             platform=self._platform,

@@ -127,7 +127,9 @@ class Chunk:
         A role, an empty or blank delta, reasoning, and usage are not speech.
         """
         if self._speaks is None:
-            self._speaks = any(_is_heard(choice.delta) for choice in self.look().choices or ())
+            self._speaks = False
+            for choice in self.look().choices or ():
+                self._speaks = self._speaks or _is_heard(choice.delta)
         return self._speaks
 
     def changed(self, **fields: Any) -> Chunk:
@@ -147,9 +149,12 @@ class Chunk:
 
 
 def _is_heard(delta: Delta | None) -> bool:
-    return delta is not None and bool(
-        (type(delta.content) is str and delta.content and not delta.content.isspace())
-        or delta.tool_calls
+    if delta is None:
+        return False
+    if type(delta.content) is str and delta.content and not delta.content.isspace():
+        return True
+    return bool(
+        delta.tool_calls
         or delta.audio
         or delta.function_call
         or _words(delta.content).strip()

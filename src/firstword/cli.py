@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from .app import App
 from .errors import ConfigError
-from .serving import options, say_how, serve
+from .serving import check_free, options, say_how, serve, serve_workers
 
 DEFAULT_FILE = Path("custom_llm.py")
 
@@ -56,19 +57,23 @@ def serve_command(
             typer.echo(f"No {DEFAULT_FILE} here: serving the plain relay.", err=True)
         if workers == 1 and not reload:
             serve(app, host=host, port=port, public_url=public_url)
+            return
+        check_free(host, port)
+        say_how(port, public_url)
+        if reload:
+            _serve_reloading(file, host, port)
         else:
-            say_how(port, public_url)
-            _serve_many(file, host, port, workers, reload)
+            serve_workers(partial(_load, file) if file else App, host=host, port=port, workers=workers)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
 
 
-def _serve_many(file: Path | None, host: str, port: int, workers: int, reload: bool) -> None:
-    """Let uvicorn start other processes, which import the App for themselves."""
+def _serve_reloading(file: Path | None, host: str, port: int) -> None:
+    """Let uvicorn start another process, which imports the App for itself, and start it again after a change."""
     import uvicorn
 
     if file is None:
-        uvicorn.run("firstword:App", factory=True, host=host, port=port, workers=workers, reload=reload, **options())
+        uvicorn.run("firstword:App", factory=True, host=host, port=port, reload=True, **options())
     else:
         folder = str(file.resolve().parent)
         uvicorn.run(
@@ -76,9 +81,8 @@ def _serve_many(file: Path | None, host: str, port: int, workers: int, reload: b
             app_dir=folder,
             host=host,
             port=port,
-            workers=workers,
-            reload=reload,
-            reload_dirs=[folder] if reload else None,
+            reload=True,
+            reload_dirs=[folder],
             **options(),
         )
 

@@ -65,22 +65,21 @@ class Relay:
         decoder = self._decoder
         chunks = decoder.feed(data)
         at_once = self._at_once
-        if at_once is None or decoder.finished or decoder.done or decoder.failure is not None:
+        if at_once is None or decoder.failure is not None:
             self._chunks = chunks
             return None
         timeline = self._turn.timeline
         for chunk in chunks:
             if timeline.spoke is None:
                 self._turn.hears(chunk)
-            self._turn.corked = chunk is not chunks[-1]
+            self._turn.corked = decoder.done or chunk is not chunks[-1]
             if not at_once(chunk):
                 self._chunks = chunks[chunks.index(chunk) + 1 :]
                 self._is_full = True
                 return None
         if chunks and timeline.spoke is not None:
             self._deadline = now() + self._stall
-            return self._stall
-        return self._deadline - now()
+        return None if decoder.finished or decoder.done else self._deadline - now()
 
     async def _pass_on(self) -> None:
         """Send the chunks of one read, to leave in one write; the last event of all leaves with the `[DONE]` behind it.

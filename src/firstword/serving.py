@@ -1,10 +1,16 @@
-"""Run an App under uvicorn, and tell the user how to talk to it."""
+"""Run an App under uvicorn, in one process or several, and tell the user how to talk to it."""
 
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import logging
+import socket
 import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -29,16 +35,100 @@ class Servable(Protocol):
 def serve(app: Servable, *, host: str, port: int, public_url: str | None = None) -> None:
     """Serve one App in this process until it is told to stop.
 
-    Raises SystemExit, with a sentence and a hint, when that would not be safe.
+    Raises SystemExit, with a sentence and a hint, when that would not be safe or the port is taken.
     """
     import uvicorn
 
     try:
         app.gate.check_bind(host)
+        check_free(host, port)
         say_how(port, public_url)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
     uvicorn.run(app, host=host, port=port, **options())
+
+
+def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers: int) -> None:
+    """Serve from several processes, each with an App of its own from `load`, until this one is told to stop.
+
+    uvicorn's supervisor replaces a worker that dies. Raises SystemExit when a worker cannot even start.
+    """
+    import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
+
+    config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **options())
+    listener = config.bind_socket()
+    # Elsewhere than on Linux, connections are not spread among sockets that share a port.
+    supervisor = Multiprocess(config, [WorkerSocket.of(listener) if sys.platform == "linux" else listener])
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise SystemExit(STARTUP_FAILURE)
+
+
+class WorkerSocket(socket.socket):
+    """A bound socket that arrives in another process as a new one on the same port.
+
+    So the kernel deals new connections out evenly. From one listening socket for all workers the first to wake takes
+    them, and under light load that is nearly always the same one (docs/decisions/0008-workers.md).
+    """
+
+    @classmethod
+    def of(cls, bound: socket.socket) -> WorkerSocket:
+        """Make one of a bound socket, which is used up. From now on only this user's workers can bind the port too."""
+        own = cls(fileno=bound.detach())
+        # The port was bound alone, so nobody had it; only now may others of this user join. Without SO_REUSEADDR it is
+        # taken also while no worker listens yet, for every server that binds its port alone as well.
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return own
+
+    def __reduce__(self) -> tuple[Callable[..., WorkerSocket], tuple[Any, ...]]:
+        return WorkerSocket.beside, (self.family, self.getsockname())
+
+    @classmethod
+    def beside(cls, family: socket.AddressFamily, address: Any) -> WorkerSocket:
+        """Return a new socket that is bound to the same port."""
+        own = cls(family)
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that just ended may still hold the port
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        own.bind(address)
+        return own
+
+
+def _load_once(load: Callable[[], Servable]) -> Servable:
+    """Load a worker's App. What fails here would fail again: the exit code tells the supervisor to start no other."""
+    from uvicorn.config import STARTUP_FAILURE
+
+    try:
+        return load()
+    except ConfigError as error:
+        print(f"firstword: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    except Exception:
+        traceback.print_exc()  # a bug of the user's, who needs the place
+    raise SystemExit(STARTUP_FAILURE)
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise ConfigError when another server has the port. What else can be wrong with it, uvicorn says in its log."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"Port {port} is in use: another server listens on it.",
+                hint="stop that server, or take another port: --port, or FIRSTWORD_PORT",
+            ) from None
+
+
+class Line(logging.Formatter):
+    """The shape of uvicorn's own lines, made for a tenth of their price: a turn pays for one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return `INFO:     what happened`."""
+        if record.exc_info or record.stack_info:
+            return f"{record.levelname + ':':<9} {super().format(record)}"
+        return f"{record.levelname + ':':<9} {record.getMessage()}"
 
 
 def options() -> dict[str, Any]:
@@ -47,14 +137,16 @@ def options() -> dict[str, Any]:
 
     from .server.protocol import VoiceProtocol
 
-    logging = copy.deepcopy(LOGGING_CONFIG)
-    logging["loggers"]["firstword"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    log_config = copy.deepcopy(LOGGING_CONFIG)
+    log_config["formatters"]["firstword"] = {"()": Line}
+    log_config["handlers"]["firstword"] = {**log_config["handlers"]["default"], "formatter": "firstword"}
+    log_config["loggers"]["firstword"] = {"handlers": ["firstword"], "level": "INFO", "propagate": False}
     return {
         "http": VoiceProtocol,
         "ws": "none",
         "lifespan": "on",
         "access_log": False,  # it would write URLs, which may hold a session or a key; a turn has a line of its own
-        "log_config": logging,
+        "log_config": log_config,
         "server_header": False,
         "proxy_headers": False,  # who a caller is must not be for the caller to say
         "timeout_keep_alive": int(KEEP_ALIVE),

@@ -136,6 +136,19 @@ CallNext = Callable[[Turn, Send], Awaitable[None]]
 Stage = Callable[[Turn, Send, CallNext], Awaitable[None]]
 
 
+def foreign(stage: Stage) -> Stage:
+    """Wrap a stage that may take its time after the rest of the turn: the last words do not wait for it."""
+
+    async def call(turn: Turn, send: Send, call_next: CallNext) -> None:
+        async def rest(turn: Turn, send: Send) -> None:
+            await call_next(turn, send)
+            await turn.flush()
+
+        await stage(turn, send, rest)
+
+    return call
+
+
 def compose(stages: Sequence[Stage], model: CallNext) -> CallNext:
     """Nest `stages` around `model`, first outermost."""
     for stage in reversed(stages):

@@ -15,6 +15,7 @@ import msgspec
 from .errors import UpstreamProtocolError
 
 DONE = b"data: [DONE]\n\n"
+_DONE_EVENT = DONE[:-2]
 MAX_FRAME = 4 * 1024 * 1024  # bytes; an audio chunk is some kB, a boundary-less flood is without end
 _BOM = b"\xef\xbb\xbf"
 
@@ -55,11 +56,17 @@ class FrameReader:
         Raises UpstreamProtocolError when one event grows over `max_frame` bytes.
         """
         rest = self._rest
+        if (
+            not rest
+            and data[:7] == b"data: {"
+            and data.find(b"\n") == len(data) - 2
+            and data[-1] == 10
+            and 13 not in data
+        ):
+            self._first = self._skip_newline = False
+            return [data]  # the usual read: one event in the usual form
         if self._skip_newline or b"\r" in data:
             data = self._fold(data)
-        elif not rest and data[:7] == b"data: {" and data.find(b"\n") == len(data) - 2 and data[-1:] == b"\n":
-            self._first = False
-            return [data]  # the usual read: one event in the usual form
         if rest:
             # Look only where a blank line can newly be, or one byte at a time would cost the square.
             seen = max(len(rest) - 1, 0)
@@ -105,22 +112,20 @@ class FrameReader:
     def _cut(self, whole: bytes) -> list[bytes]:
         frames = []
         for part in whole[:-2].split(b"\n\n"):
-            part = part.strip(b"\n")  # of three line breaks in a row, which two end the event depends on the reads
-            if _is_plain(part):
-                frames.append(part + b"\n\n")
+            if self._first:
                 self._first = False
-            elif part:
-                if self._first:
-                    part = part.removeprefix(_BOM)
-                    self._first = False
-                data = _normalise(part)
-                if data:
-                    frames.append(frame(data))
+                part = part.removeprefix(_BOM)
+            if not part:
+                continue
+            has_lines = b"\n" in part
+            if has_lines:  # of three line breaks in a row, which two end the event depends on the reads
+                part = part.strip(b"\n")
+                has_lines = b"\n" in part
+            if not has_lines and (part[:7] == b"data: {" or part == _DONE_EVENT):
+                frames.append(part + b"\n\n")
+            elif part and (data := _normalise(part)):
+                frames.append(frame(data))
         return frames
-
-
-def _is_plain(part: bytes) -> bool:
-    return part[:7] == b"data: {" and b"\n" not in part
 
 
 def _normalise(event: bytes) -> bytes:

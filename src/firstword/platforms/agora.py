@@ -15,10 +15,13 @@ from .openai import check
 
 # `vendor: custom` adds these to the root; the rest are the keys that integrators put into `llm.params` to say
 # who is on the line.
-ENGINE_FIELDS = ("turn_id", "timestamp", "interruptable")
-IDENTITY_FIELDS = ("session_id", "channel", "app_id", "user_uid", "agent_uid")
-MESSAGE_FIELDS = ("turn_id", "timestamp", "metadata")
-CONTEXT_MARKS = ("presence", "appId", "userId", "channel")
+ENGINE_FIELDS = frozenset({"turn_id", "timestamp", "interruptable"})
+IDENTITY_FIELDS = frozenset({"session_id", "channel", "app_id", "user_uid", "agent_uid"})
+MESSAGE_FIELDS = frozenset({"turn_id", "timestamp", "metadata"})
+CONTEXT_MARKS = frozenset({"presence", "appId", "userId", "channel"})
+
+
+_ROOT_FIELDS = ENGINE_FIELDS | IDENTITY_FIELDS
 
 
 class Agora:
@@ -30,15 +33,15 @@ class Agora:
         """Return the turn; `body` is taken over. Raises BadRequest that names the field."""
         _flatten_params(body)
         check(body)
-        engine = {name: body.pop(name) for name in (*ENGINE_FIELDS, *IDENTITY_FIELDS) if name in body}
+        engine = {name: body.pop(name) for name in body.keys() & _ROOT_FIELDS}
         context = body.get("context")
-        if isinstance(context, dict) and any(mark in context for mark in CONTEXT_MARKS):
+        if isinstance(context, dict) and not CONTEXT_MARKS.isdisjoint(context):
             engine["context"] = body.pop("context")
         # Side by side with the messages, so that messages[i] and engine["messages"][i] are the same one.
-        marks = [
-            {name: message.pop(name) for name in MESSAGE_FIELDS if name in message} for message in body["messages"]
-        ]
-        if any(marks):
+        marks: list[dict[str, Any]] = []
+        messages = body["messages"]
+        if not all(map(MESSAGE_FIELDS.isdisjoint, messages)):
+            marks = [{name: each.pop(name) for name in each.keys() & MESSAGE_FIELDS} for each in messages]
             engine["messages"] = marks
         return Turn(
             request=body,
@@ -48,10 +51,7 @@ class Agora:
             query=query,
             path=path,
             engine=engine,
-            session=_text(engine.get("session_id")),
-            user=_text(engine.get("user_uid")) or _speaker(marks),
-            channel=_text(engine.get("channel")),
-            number=engine["turn_id"] if isinstance(engine.get("turn_id"), int) else None,
+            **_identity(engine, marks),
         )
 
 
@@ -62,6 +62,18 @@ def _flatten_params(body: dict[str, Any]) -> None:
         del body["params"]
         for name, value in params.items():
             body.setdefault(name, value)
+
+
+def _identity(engine: dict[str, Any], marks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the turn knows of who is on the line; nothing, as a rule, of a client that is no engine."""
+    if not engine:
+        return {}
+    return {
+        "session": _text(engine.get("session_id")),
+        "user": _text(engine.get("user_uid")) or _speaker(marks),
+        "channel": _text(engine.get("channel")),
+        "number": engine["turn_id"] if isinstance(engine.get("turn_id"), int) else None,
+    }
 
 
 def _speaker(marks: list[dict[str, Any]]) -> str | None:

@@ -37,6 +37,9 @@ def check(body: dict[str, Any]) -> None:
     if not messages:
         raise BadRequest("`messages` is empty.", param="messages", hint='send at least {"role": "user", ...} in it')
     for position, message in enumerate(messages):
+        # The usual message, words in a role, is seen at a glance: conversations are long.
+        if type(message) is dict and type(message.get("role")) is str and type(message.get("content")) is str:
+            continue
         _check_message(message, f"messages[{position}]")
 
 

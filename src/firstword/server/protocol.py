@@ -19,6 +19,7 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers; nobody's are longer, 
 HEAD_TIMEOUT = 15.0  # seconds for a new connection to send its first head
 USUAL_BODY = 1024 * 1024  # bytes; a larger one (images) comes in pieces, which uvicorn's own way reads with care
 
+_SIZE_LINES = tuple(b"%x\r\n" % size for size in range(1024))  # an event is rarely longer; formatting costs more
 _CHAT_URLS = frozenset(path.encode() for path in CHAT_PATHS)
 
 
@@ -84,8 +85,6 @@ class Exchange:
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         """Write one part of the reply, as ASGI; the head waits for the first bytes of the body."""
-        if not self.has_room:
-            await self.drain()
         if message["type"] == "http.response.start":
             lines = bytearray()
             for name, value in message["headers"]:
@@ -99,12 +98,8 @@ class Exchange:
                 lines += b"%b: %b\r\n" % (name, value)
             self.start(bytes(lines), status=message["status"])
         else:
-            self.write(message["body"], more=message.get("more_body", False))
-
-    @property
-    def has_room(self) -> bool:
-        """True while the caller reads fast enough."""
-        return self.disconnected or not self._protocol.flow.write_paused
+            while not self.write(message["body"], more=message.get("more_body", False)):
+                await self.drain()
 
     async def drain(self) -> None:
         """Wait until there is room, or the caller is gone."""
@@ -121,17 +116,19 @@ class Exchange:
         lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
         self._head = b"".join(lines)
 
-    def write(self, data: bytes, *, more: bool) -> None:
-        """Write a part of the body, at once; the last one ends the response."""
+    def write(self, data: bytes, *, more: bool) -> bool:
+        """Write a part of the body, at once; the last one ends the response. False when there is no room for it."""
         if self.disconnected or (more and not data):
-            return  # an empty chunk is HTTP's word for the end
+            return True  # an empty chunk is HTTP's word for the end
         protocol = self._protocol
-        if self._chunked:
-            data = b"%b%x\r\n%b\r\n" % (self._head, len(data), data) if data else self._head
-            if not more:
-                data += b"0\r\n\r\n"
-        elif self._head:
-            data = self._head + data
+        if protocol.flow.write_paused:
+            return False
+        if self._chunked and data:
+            size = len(data)
+            line = _SIZE_LINES[size] if size < len(_SIZE_LINES) else b"%x\r\n" % size
+            data = b"".join((self._head, line, data, b"\r\n" if more else b"\r\n0\r\n\r\n"))
+        else:
+            data = self._head + data if not self._chunked else self._head + b"0\r\n\r\n"
         self._head = b""
         protocol.transport.write(data)
         if not more:
@@ -139,6 +136,7 @@ class Exchange:
             if not self.keep_alive:
                 protocol.transport.close()
             protocol.on_response_complete()
+        return True
 
 
 class VoiceProtocol(HttpToolsProtocol):
@@ -146,24 +144,46 @@ class VoiceProtocol(HttpToolsProtocol):
 
     _exchange: Exchange | None = None  # the turn that is being answered
     _head_size: int | None = None  # bytes of the head that is coming in; None between heads
-    _patience: asyncio.TimerHandle | None = None
+    _patience: asyncio.TimerHandle | None = None  # for the next head
+    _patient_until = 0.0  # on the loop's clock
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect a head before long: a connection that says nothing is not kept for ever."""
         super().connection_made(cast("asyncio.Transport", transport))
-        self._patience = self.loop.call_later(HEAD_TIMEOUT, transport.close)
+        self._expect_head(HEAD_TIMEOUT)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, as long as uvicorn is told to; the timer is set once and looks again later."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._expect_head(self.timeout_keep_alive)
+
+    def _expect_head(self, within: float) -> None:
+        self._patient_until = self.loop.time() + within
+        if self._patience is None:
+            self._patience = self.loop.call_later(within, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        """Close a connection that sends no head; look again later when it has sent one since."""
+        self._patience = None
+        left = self._patient_until - self.loop.time()
+        if left > 0:
+            self._patience = self.loop.call_later(left, self._lose_patience)
+        elif self._head_size is not None or self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin to count the head's bytes."""
+        """Begin to count the head's bytes, and the time that it may take."""
         super().on_message_begin()
         self._head_size = 0
+        self._patient_until = self.loop.time() + HEAD_TIMEOUT
 
     def on_headers_complete(self) -> None:
         """Take a turn's request over; leave any other to uvicorn."""
         self._head_size = None
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
         path, _, query = self.url.partition(b"?")
         if path in _CHAT_URLS and self._is_usual():
             scope: MutableMapping[str, Any] = cast("MutableMapping[str, Any]", self.scope)

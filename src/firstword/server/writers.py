@@ -62,18 +62,14 @@ class Exchange(Protocol):
     def whole_body(self) -> bytes | None:
         """The request's body; None while it is still on its way."""
 
-    @property
-    def has_room(self) -> bool:
-        """True while the caller reads fast enough."""
-
     async def drain(self) -> None:
         """Wait until there is room."""
 
     def start(self, headers: bytes) -> None:
         """Begin a response with status 200 and these header lines; the head leaves with the first bytes."""
 
-    def write(self, data: bytes, *, more: bool) -> None:
-        """Write a part of the body, at once; the last one ends the response."""
+    def write(self, data: bytes, *, more: bool) -> bool:
+        """Write a part of the body, at once; the last one ends the response. False when there is no room for it."""
 
     def on_leave(self, call: Callable[[], None] | None) -> None:
         """Take what to call when the caller leaves."""
@@ -105,6 +101,15 @@ class EventWriter:
         """Write one chunk without waiting. False when that cannot be: then `turn.flush` has to be awaited."""
         if self._keep:
             self._turn.reply.chunks.append(chunk)
+        exchange = self._exchange
+        if (
+            exchange is not None
+            and self.status
+            and not self._held
+            and not self._turn.corked
+            and exchange.write(chunk.frame, more=True)
+        ):
+            return True  # the usual chunk, in the middle of a reply
         self._held.append(chunk.frame)
         if not self._may_start:
             self._held_size += len(chunk.frame)
@@ -113,10 +118,7 @@ class EventWriter:
             self._may_start = True
         if self._turn.corked:
             return True
-        if self._exchange is None or not self._exchange.has_room:
-            return False
-        self._write_through(self._exchange, more=True)
-        return True
+        return exchange is not None and self._write_through(exchange, more=True)
 
     async def flush(self) -> None:
         """Write what is held, unless nothing has been spoken yet."""
@@ -139,31 +141,29 @@ class EventWriter:
 
     async def _write(self, *, more: bool) -> None:
         if self._exchange is not None:
-            if not self._exchange.has_room:
+            while not self._write_through(self._exchange, more=more):
                 await self._exchange.drain()
-            self._write_through(self._exchange, more=more)
             return
         if not self.status:
             self._start()
             headers = [*EVENT_STREAM, (b"x-request-id", self._turn.id.encode())]
             await self._asgi_send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._asgi_send({"type": "http.response.body", "body": self._take_held(), "more_body": more})
+        data = b"".join(self._held)
+        self._held.clear()
+        await self._asgi_send({"type": "http.response.body", "body": data, "more_body": more})
 
-    def _write_through(self, exchange: Exchange, *, more: bool) -> None:
+    def _write_through(self, exchange: Exchange, *, more: bool) -> bool:
         if not self.status:
             self._start()
             exchange.start(b"%bx-request-id: %b\r\n" % (_EVENT_STREAM_LINES, self._turn.id.encode()))
-        exchange.write(self._take_held(), more=more)
+        if not exchange.write(b"".join(self._held), more=more):
+            return False
+        self._held.clear()
+        return True
 
     def _start(self) -> None:
         self.status = 200
         self._turn.timeline.sent = now()
-
-    def _take_held(self) -> bytes:
-        held = self._held
-        data = held[0] if len(held) == 1 else b"".join(held)
-        held.clear()
-        return data
 
 
 class ObjectWriter:

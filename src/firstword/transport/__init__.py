@@ -13,6 +13,7 @@ from ..errors import UpstreamConnectError, UpstreamError
 from ..wire import HttpRequest
 from .connection import Connection, late
 from .dial import Origin, Proxy, dial, read_proxy, split
+from .tls import resumptions
 
 __all__ = ["Connection", "Origin", "Proxy", "Transport", "late", "read_proxy", "split"]
 
@@ -43,6 +44,7 @@ class Transport:
         self._proxy_for = proxy_for
         self._idle: dict[Origin, list[Connection]] = defaultdict(list)
         self._open: dict[Origin, set[Connection]] = defaultdict(set)
+        self._resuming = resumptions()
         self._closed_one: dict[Origin, asyncio.Event] = {}
         self._warmers: dict[Origin, asyncio.Task[None]] = {}
 
@@ -139,7 +141,7 @@ class Transport:
         def make() -> Connection:
             return Connection(lambda connection: self._keep(origin, connection), on_closed)
 
-        connection = await dial(origin, make, within=within, proxy=self._proxy_for(origin))
+        connection = await dial(origin, make, within=within, proxy=self._proxy_for(origin), resuming=self._resuming)
         if connection.closed:
             raise UpstreamConnectError("The model's server closed the connection at once.", detail=origin.authority)
         self._open[origin].add(connection)

@@ -19,6 +19,7 @@ import httptools
 from ..errors import UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout, UpstreamTruncated
 
 MAX_HEAD = 64 * 1024  # bytes of status line and headers; real ones are about 1 kB
+GULP = 64 * 1024  # bytes of one read that no conversation sends; whoever does shall not keep others waiting
 HIGH_WATER = 256 * 1024  # bytes waiting for a slow caller before we stop reading from the upstream
 DRAIN_TIMEOUT = 1.0  # seconds for the end of a body whose words we already have
 DRAIN_BYTES = 64 * 1024  # more than this after the words is not worth a kept connection
@@ -99,6 +100,8 @@ class Connection(asyncio.Protocol):
             self._paused = True
             assert self._transport is not None
             self._transport.pause_reading()
+        if len(data) >= GULP:
+            self._breathe()
         if self._sink is None or not self._pour():
             self._wake()
 
@@ -295,6 +298,16 @@ class Connection(asyncio.Protocol):
         if self._failure is None:
             self._failure = failure
         self.abort()
+
+    def _breathe(self) -> None:
+        """Read on in the loop's next round: a flood is read in one go otherwise, 8 MB of it under uvloop."""
+        if not self.closed and self._transport is not None:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.closed and not self._paused and self._transport is not None:
+            self._transport.resume_reading()
 
     def _pour(self) -> bool:
         """Give the sink what has just arrived; True when the turn may sleep on."""

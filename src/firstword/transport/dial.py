@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
@@ -20,6 +21,7 @@ import aiohappyeyeballs
 from ..clock import timeout
 from ..errors import ConfigError, UpstreamConnectError, UpstreamTimeout
 from .connection import Connection
+from .tls import Resumption
 
 HAPPY_EYEBALLS_DELAY = 0.25  # seconds before the next address is tried as well (RFC 8305, section 5)
 MAX_PROXY_HEAD = 16 * 1024  # bytes of a proxy's answer to CONNECT
@@ -89,30 +91,26 @@ def read_proxy(url: str) -> Proxy:
     return Proxy(parts.hostname, port, authorization)
 
 
-@lru_cache(maxsize=1)
-def trust() -> ssl.SSLContext:
-    """Return the TLS settings for every upstream: verified against the system's roots and Mozilla's, HTTP/1.1 only."""
-    import certifi
-
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())  # for systems that come without roots of their own
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some systems' own settings allow less
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-async def dial(origin: Origin, make: Callable[[], Connection], *, within: float, proxy: Proxy | None) -> Connection:
+async def dial(
+    origin: Origin,
+    make: Callable[[], Connection],
+    *,
+    within: float,
+    proxy: Proxy | None,
+    resuming: Callable[[Origin], Resumption],
+) -> Connection:
     """Return a new open connection to `origin`, made by `make`, within `within` seconds.
 
     Raises UpstreamConnectError or UpstreamTimeout; nothing is left open then, nor after a cancellation.
     """
     try:
         async with timeout(within):
+            resumption = resuming(origin) if origin.scheme == "https" else None
             if proxy is None:
                 sock = await _connect(origin.host, origin.port)
             else:
                 sock = await _tunnel(proxy, origin)
-            return await _dress(sock, origin, make)
+            return await _dress(sock, origin, make, resumption)
     except (TimeoutError, asyncio.TimeoutError):
         raise UpstreamTimeout(
             "The model's server did not take the connection in time.",
@@ -160,20 +158,25 @@ async def _tunnel(proxy: Proxy, origin: Origin) -> socket.socket:
     return sock
 
 
-async def _dress(sock: socket.socket, origin: Origin, make: Callable[[], Connection]) -> Connection:
+async def _dress(
+    sock: socket.socket, origin: Origin, make: Callable[[], Connection], resumption: Resumption | None
+) -> Connection:
     """Put our protocol, and TLS where the origin asks for it, on a connected socket."""
     loop = asyncio.get_running_loop()
     try:
-        secure = origin.scheme == "https"
-        _, connection = await loop.create_connection(
+        transport, connection = await loop.create_connection(
             make,
             sock=sock,
-            ssl=trust() if secure else None,
-            server_hostname=origin.host if secure else None,
+            ssl=cast("ssl.SSLContext | None", resumption),
+            server_hostname=origin.host if resumption else None,
         )
     except BaseException:
+        if resumption:
+            resumption.failed()
         sock.close()
         raise
+    if resumption:
+        resumption.succeeded(transport.get_extra_info("ssl_object"))
     return connection
 
 
