@@ -86,7 +86,7 @@ def run(server: Server, upstream: Upstream, *, cores: Sequence[int]) -> Iterator
 def _words(server: Server, upstream: Upstream) -> dict[str, str]:
     """Return what the words in an entry stand for in this run."""
     return {
-        "port": str(_free_port()),
+        "port": str(free_port()),
         "scheme": "https" if server.tls else "http",
         "upstream": upstream.tls_address if server.tls else upstream.address,
         "program": find_program(server) or "",
@@ -133,7 +133,8 @@ def _log(server: Server) -> Path:
     return BUILD / f"{server.name}.log"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -17,17 +17,19 @@ from typing import Any, TypeVar
 
 from . import plugins
 from .admission import Gate
+from .chunk import Chunk
 from .errors import BadRequest, ConfigError, UpstreamError
 from .model import Limits, Model, embedded, listed, remote
 from .own import in_thread, own
 from .providers import Embedded, Remote
 from .server import Bounds, Server
 from .transport import Origin, Proxy, Transport, read_proxy, split
-from .turn import CallNext, Send, Stage, Turn, compose, foreign
+from .turn import CallNext, Seen, Send, Stage, Turn, compose, foreign
 
 log = logging.getLogger("firstword")
 
 Hook = Callable[[Turn], Any]
+ChunkHook = Callable[[Turn, Chunk], "Chunk | None"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 THREADS = 64  # for plain functions; Python's own choice is a handful
@@ -87,6 +89,7 @@ class App:
         self._functions: dict[str, CallNext] = {}
         self._stages: list[Stage] = []
         self._before: list[Hook] = []
+        self._on_chunk: list[ChunkHook] = []
         self._after: list[Hook] = []
         self._server: Server | None = None
         self._transport: Transport | None = None
@@ -110,6 +113,18 @@ class App:
         self._check_thawed("before_turn")
         _check_takes(hook, "turn")
         self._before.append(hook)
+        return hook
+
+    def on_chunk(self, hook: F) -> F:
+        """Call `hook(turn, chunk)` with every chunk that leaves; if it returns a Chunk, that one leaves instead.
+
+        It is a plain function, and runs on the event loop in the middle of a reply: it must not wait for anything.
+        """
+        self._check_thawed("on_chunk")
+        if inspect.iscoroutinefunction(hook):
+            raise ConfigError("An on_chunk hook is async.", hint="write a plain `def`, or a stage if it has to wait")
+        _check_takes(hook, "turn", "chunk")
+        self._on_chunk.append(hook)
         return hook
 
     def after_turn(self, hook: F) -> F:
@@ -220,6 +235,8 @@ class App:
         stages: list[Stage] = []
         if self._before:
             stages.append(self._prepare)  # hooks change the request that every later stage reads
+        if self._on_chunk:
+            stages.append(self._see)  # over the user's stages: the last look at what leaves
         stages += map(foreign, self._stages)  # the user's own, in the order they were written
         self._server = Server(
             compose(stages, self._ask),
@@ -268,6 +285,16 @@ class App:
         for hook in self._before:
             await _call(hook, turn)
         await call_next(turn, send)
+
+    async def _see(self, turn: Turn, send: Send, call_next: CallNext) -> None:
+        """Show every chunk to the on_chunk hooks, in order."""
+
+        def see(chunk: Chunk) -> Chunk:
+            for hook in self._on_chunk:
+                chunk = hook(turn, chunk) or chunk
+            return chunk
+
+        await call_next(turn, Seen(see, send))
 
     async def _ask(self, turn: Turn, send: Send) -> None:
         """Let the model that the turn names answer it."""

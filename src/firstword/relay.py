@@ -61,14 +61,20 @@ class Relay:
                 self._deadline = min(self._deadline, now() + END_GRACE)
 
     def _take(self, data: bytes) -> float | None:
-        """Decode what came, and pass it on if nobody has to wait for that; returns as a Sink does."""
+        """Take what came, and pass it on if nobody has to wait for that; returns as a Sink does."""
         decoder = self._decoder
-        chunks = decoder.feed(data)
         at_once = self._at_once
+        timeline = self._turn.timeline
+        if at_once is not None and timeline.spoke is not None:
+            words = decoder.words(data)
+            if words is not None:
+                self._deadline = now() + self._stall
+                self._is_full = not at_once(words)
+                return None if self._is_full else self._stall
+        chunks = decoder.feed(data)
         if at_once is None or decoder.failure is not None:
             self._chunks = chunks
             return None
-        timeline = self._turn.timeline
         for chunk in chunks:
             if timeline.spoke is None:
                 self._turn.hears(chunk)

@@ -149,6 +149,25 @@ def foreign(stage: Stage) -> Stage:
     return call
 
 
+class Seen:
+    """A `send` on whose way `see` looks at each chunk, or makes another of it; as it never waits it keeps `at_once`."""
+
+    def __init__(self, see: Callable[[Chunk], Chunk], send: Send) -> None:
+        self._see = see
+        self._send = send
+        self._at_once: Callable[[Chunk], bool] | None = getattr(send, "at_once", None)
+        if self._at_once is not None:
+            self.at_once = self._see_at_once
+
+    async def __call__(self, chunk: Chunk) -> None:
+        """Send what `see` makes of a chunk."""
+        await self._send(self._see(chunk))
+
+    def _see_at_once(self, chunk: Chunk) -> bool:
+        assert self._at_once is not None
+        return self._at_once(self._see(chunk))
+
+
 def compose(stages: Sequence[Stage], model: CallNext) -> CallNext:
     """Nest `stages` around `model`, first outermost."""
     for stage in reversed(stages):

@@ -42,10 +42,10 @@ class FrameReader:
     Events end at a blank line and nowhere else (U+2028 is an ordinary character of JSON).
     """
 
-    __slots__ = ("_first", "_max_frame", "_rest", "_skip_newline")
+    __slots__ = ("_first", "_max_frame", "_skip_newline", "rest")
 
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
-        self._rest = bytearray()  # the event that has not ended yet
+        self.rest = bytearray()  # the event that has not ended yet
         self._skip_newline = False  # the last byte was CR: an LF that follows belongs to it
         self._first = True
         self._max_frame = max_frame
@@ -55,7 +55,7 @@ class FrameReader:
 
         Raises UpstreamProtocolError when one event grows over `max_frame` bytes.
         """
-        rest = self._rest
+        rest = self.rest
         if (
             not rest
             and data[:7] == b"data: {"
@@ -90,13 +90,13 @@ class FrameReader:
 
     def end(self) -> list[bytes]:
         """Return the last event when its blank line never came."""
-        last = bytes(self._rest)
-        self._rest.clear()
+        last = bytes(self.rest)
+        self.rest.clear()
         return self._cut(last + b"\n\n") if last else []
 
     def _wait(self) -> list[bytes]:
-        if len(self._rest) > self._max_frame:
-            self._rest.clear()
+        if len(self.rest) > self._max_frame:
+            self.rest.clear()
             raise UpstreamProtocolError(f"The model's server sent an event of more than {self._max_frame} bytes.")
         return []
 

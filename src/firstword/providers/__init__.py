@@ -26,6 +26,9 @@ class Decoder(Protocol):
     def finished(self) -> bool:
         """The answer is whole, though more (usage, the end mark) may follow."""
 
+    def words(self, data: bytes) -> Chunk | None:
+        """Return the chunk that `data` is, when that is seen without reading it: the quick way; else None."""
+
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that end in `data`."""
 

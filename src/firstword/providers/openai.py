@@ -19,8 +19,13 @@ from ..errors import BadRequest, UpstreamError, UpstreamProtocolError, UpstreamS
 from ..turn import Turn
 from ..wire import FrameReader, HttpRequest
 from ._errors import read_error, refusal
+from ._words import Likeness
 
 PATH = "/chat/completions"
+MAX_CHOICES = 128  # `n` is at most that at OpenAI
+MAX_WAITING = 16  # events without an id or choices before the first that has them; Azure sends one
+BIG_FRAME = 64 * 1024  # bytes of an event that is looked at before it is decoded
+MAX_THINGS = 10_000  # objects and lists in one: audio and images are long, not manifold
 HEADERS = (
     ("content-type", "application/json"),
     ("accept", "text/event-stream"),
@@ -84,6 +89,7 @@ class Decoder:
         self.finished = False  # every choice that began has ended
         self.skipped = 0
         self._frames = FrameReader()
+        self._likeness = Likeness()
         # What every chunk of the reply must say; the first chunk that has something to say sets it.
         self._stencil: dict[str, Any] = {
             "id": turn_id,
@@ -101,18 +107,19 @@ class Decoder:
         self._wants_usage = wants_usage
         self._secret = secret
 
+    def words(self, data: bytes) -> Chunk | None:
+        """Return the chunk that `data` is, when it is one of words like those before; None if `feed` has to read it."""
+        if self._flows and not self._frames.rest and self._likeness.fits(data):
+            return Chunk.from_frame(data)
+        return None
+
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that end in `data`."""
         try:
-            frames = self._frames.feed(data)
+            return self._read(self._frames.feed(data))
         except UpstreamProtocolError as error:
             self.failure = error
             return []
-        if len(frames) == 1 and self._flows:
-            chunk = self._read_words(frames[0])
-            if chunk is not None:
-                return [chunk]
-        return self._read(frames)
 
     def end(self) -> list[Chunk]:
         """Take the end of the body; a last event without its blank line still counts."""
@@ -137,55 +144,39 @@ class Decoder:
                 self.skipped += 1
         return chunks
 
-    def _read_words(self, frame: bytes) -> Chunk | None:
-        """Return the chunk of words in the middle of a reply, where nothing is to be noted or mended; None for others.
-
-        This is the hot path: it says nothing that `_take` would not say of the same frame.
-        """
-        if not frame.isascii():
-            return None
-        chunk = Chunk.from_frame(frame)
-        try:
-            look = chunk.look()
-        except (msgspec.DecodeError, RecursionError):
-            return None
-        choices = look.choices
-        if look.id != self._id or look.error is not None or not choices or len(choices) > 1:
-            return None
-        choice = choices[0]
-        delta = choice.delta
-        if choice.finish_reason is not None or choice.index != 0 or delta is None or delta.tool_calls:
-            return None
-        return chunk
-
     def _take(self, frame: bytes) -> list[Chunk]:
         """Return what one event gives: as a rule the very same bytes. Raises what decoding raises."""
         if not frame.isascii():
             frame.decode()  # a field that nobody looks at must be UTF-8 as well
+        if len(frame) > BIG_FRAME and frame.count(b"{") + frame.count(b"[") > MAX_THINGS:
+            raise msgspec.DecodeError("an event of more things than a chunk can mean")
         chunk = Chunk.from_frame(frame)
         try:
             look = chunk.look()
         except msgspec.ValidationError:
             chunk = _reshaped(chunk)
             look = chunk.look()
+        choices = look.choices
+        if self._flows and look.id == self._id and look.error is None and choices and _is_usual(choices):
+            self._likeness.learn(frame, choices[0].delta.content)  # type: ignore[union-attr]
+            return [chunk]
         if look.error is not None:
             self.failure = read_error(look.error, secret=self._secret)
             return []
-        if look.choices:
-            chunk = self._note(chunk, look.choices)
+        if choices:
+            chunk = self._note(chunk, choices)
             return [] if self.failure is not None else self._named(chunk)
         if look.usage is not None and not self._wants_usage:
             return []
-        return self._named(chunk if look.choices is not None else chunk.changed(choices=[]))
+        return self._named(chunk if choices is not None else chunk.changed(choices=[]))
 
     def _note(self, chunk: Chunk, choices: list[Choice]) -> Chunk:
         """Keep count of what began and what ended; mend a choice without a delta, take out a second ending."""
-        for choice in choices:
+        again: set[int] = set()  # positions of choices that end a second time
+        for position, choice in enumerate(choices):
             index = choice.index if isinstance(choice.index, int) else 0
             self._seen.add(index)
-            if choice.delta is None:
-                chunk = _reshaped(chunk)
-            elif choice.delta.tool_calls:
+            if choice.delta is not None and choice.delta.tool_calls:
                 self._called.add(index)
             reason = choice.finish_reason
             if reason is None:
@@ -193,9 +184,15 @@ class Decoder:
             if reason == "error":  # OpenRouter's way to say that the model behind it broke
                 self.failure = UpstreamStatusError("The model's server reported an error.", status=502)
             elif index in self._finished or not isinstance(reason, str) or not reason:
-                chunk = _unfinished(chunk, index)
+                again.add(position)
             else:
                 self._finished.add(index)
+        if len(self._seen) > MAX_CHOICES:
+            self.failure = UpstreamProtocolError(f"The model's server sent more than {MAX_CHOICES} choices.")
+        if any(choice.delta is None for choice in choices):
+            chunk = _reshaped(chunk)
+        if again:
+            chunk = _unfinished(chunk, again)
         self.finished = bool(self._finished) and self._seen <= self._finished
         self._flows = self._flows and not self._finished and self._seen == {0}
         return chunk
@@ -208,7 +205,8 @@ class Decoder:
         if not look.choices:
             if look.id:
                 return [chunk]  # metadata for the engine: its object says nothing of the chunks behind it
-            self._waiting.append(chunk)
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(chunk)
             return []
         said = {name: chunk.data.get(name) for name in self._stencil}
         if not isinstance(look.id, str):
@@ -251,13 +249,27 @@ def _reshaped(chunk: Chunk) -> Chunk:
     return Chunk({**data, "choices": kept})
 
 
-def _unfinished(chunk: Chunk, index: int) -> Chunk:
-    """Return the chunk with no `finish_reason` in choice `index`."""
-    choices = [dict(choice) for choice in chunk.data["choices"]]
-    for choice in choices:
-        if choice.get("index", 0) == index:
-            choice["finish_reason"] = None
+def _unfinished(chunk: Chunk, positions: set[int]) -> Chunk:
+    """Return the chunk with no `finish_reason` in the choices at `positions`."""
+    choices = [
+        {**choice, "finish_reason": None} if position in positions else choice
+        for position, choice in enumerate(chunk.data["choices"])
+    ]
     return chunk.changed(choices=choices)
+
+
+def _is_usual(choices: list[Choice]) -> bool:
+    """True for words in the middle of a reply with one choice: nothing is to be noted or mended."""
+    choice = choices[0]
+    delta = choice.delta
+    return (
+        len(choices) == 1
+        and choice.finish_reason is None
+        and type(choice.index) is int
+        and choice.index == 0
+        and delta is not None
+        and not delta.tool_calls
+    )
 
 
 provider = OpenAI()

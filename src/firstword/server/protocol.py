@@ -31,6 +31,8 @@ class Exchange:
 
     def __init__(self, protocol: VoiceProtocol, scope: MutableMapping[str, Any], *, keep_alive: bool) -> None:
         self._protocol = protocol
+        self._transport = protocol.transport
+        self._flow = protocol.flow
         self._scope = scope
         self._leave: Callable[[], None] | None = None
         self._head = b""
@@ -66,7 +68,7 @@ class Exchange:
         finally:
             if not self.response_complete and not self.disconnected:
                 # The caller reads no more, or the server is going down: nothing that waits here can be delivered.
-                self._protocol.transport.abort()
+                self._transport.abort()
 
     @property
     def whole_body(self) -> bytes | None:
@@ -76,7 +78,7 @@ class Exchange:
     async def receive(self) -> MutableMapping[str, Any]:
         """Return the whole body, as ASGI."""
         while self.more_body and not self.disconnected:
-            self._protocol.flow.resume_reading()
+            self._flow.resume_reading()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self.disconnected or self.response_complete:
@@ -103,7 +105,7 @@ class Exchange:
 
     async def drain(self) -> None:
         """Wait until there is room, or the caller is gone."""
-        await self._protocol.flow.drain()
+        await self._flow.drain()
 
     def start(self, headers: bytes, status: int = 200) -> None:
         """Begin the response; its head leaves with the first bytes of the body."""
@@ -118,25 +120,29 @@ class Exchange:
 
     def write(self, data: bytes, *, more: bool) -> bool:
         """Write a part of the body, at once; the last one ends the response. False when there is no room for it."""
-        if self.disconnected or (more and not data):
-            return True  # an empty chunk is HTTP's word for the end
-        protocol = self._protocol
-        if protocol.flow.write_paused:
-            return False
-        if self._chunked and data:
+        if self.disconnected or self._flow.write_paused:
+            return self.disconnected
+        if more and data and self._chunked and not self._head:
             size = len(data)
             line = _SIZE_LINES[size] if size < len(_SIZE_LINES) else b"%x\r\n" % size
-            data = b"".join((self._head, line, data, b"\r\n" if more else b"\r\n0\r\n\r\n"))
-        else:
-            data = self._head + data if not self._chunked else self._head + b"0\r\n\r\n"
+            self._transport.write(b"".join((line, data, b"\r\n")))
+        elif data or not more:  # an empty chunk is HTTP's word for the end
+            self._write_edge(data, more)
+        return True
+
+    def _write_edge(self, data: bytes, more: bool) -> None:
+        """Write the first part of a response, the last one, or all of it."""
+        if self._chunked and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._chunked and not more:
+            data += b"0\r\n\r\n"
+        self._transport.write(self._head + data)
         self._head = b""
-        protocol.transport.write(data)
         if not more:
             self.response_complete = True
             if not self.keep_alive:
-                protocol.transport.close()
-            protocol.on_response_complete()
-        return True
+                self._transport.close()
+            self._protocol.on_response_complete()
 
 
 class VoiceProtocol(HttpToolsProtocol):

@@ -11,7 +11,8 @@ from functools import lru_cache
 from ..clock import now
 from ..errors import UpstreamConnectError, UpstreamError
 from ..wire import HttpRequest
-from .connection import Connection, late
+from .alarm import late
+from .connection import Connection
 from .dial import Origin, Proxy, dial, read_proxy, split
 from .tls import resumptions
 

@@ -10,16 +10,16 @@ gave; it wakes when the sink asks for it. Waking a task for every piece is what 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
 import httptools
 
-from ..errors import UpstreamConnectError, UpstreamProtocolError, UpstreamTimeout, UpstreamTruncated
+from ..errors import UpstreamConnectError, UpstreamProtocolError, UpstreamTruncated
+from .alarm import Alarm, late
 
 MAX_HEAD = 64 * 1024  # bytes of status line and headers; real ones are about 1 kB
-GULP = 64 * 1024  # bytes of one read that no conversation sends; whoever does shall not keep others waiting
+STEP = 8 * 1024  # bytes that are read in one go; a conversation sends less, and others must have their turn
 HIGH_WATER = 256 * 1024  # bytes waiting for a slow caller before we stop reading from the upstream
 DRAIN_TIMEOUT = 1.0  # seconds for the end of a body whose words we already have
 DRAIN_BYTES = 64 * 1024  # more than this after the words is not worth a kept connection
@@ -38,11 +38,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[object] | None = None
         self._writable = True  # the socket has room
-        # One alarm for everything that may last too long: a wait, idleness, a drain. It is set once and moved only
-        # when it would ring too late: most of what it guards ends long before it.
-        self._alarm: asyncio.TimerHandle | None = None
-        self._rings_at = math.inf  # when it rings; like the next, on the loop's clock
-        self._due = math.inf  # when what goes on now has lasted too long
+        self._alarm = Alarm(self._loop, self._ring)
         self._sink: Sink | None = None
         self.closed = False
         self.uses = 0  # requests written so far
@@ -54,7 +50,8 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         """Forget the last response."""
         self._body: list[bytes] = []
-        self._body_size = 0
+        self._later = bytearray()  # the rest of a large read
+        self._unread = 0  # bytes that came since somebody took the body
         self._drained = 0
         self._overhead = 0  # bytes of headers, chunk extensions and trailers since the last byte of body
         self._paused = False
@@ -76,7 +73,14 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self.heard = True
-        size = self._body_size
+        if len(data) > STEP or self._later:
+            self._later += data
+            if len(self._later) == len(data):
+                self._read_later()
+            return
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -84,26 +88,71 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             # A callback of ours that raised has stored its own failure first.
             self._fail(UpstreamProtocolError("The model's server sent a reply that is not HTTP."))
-        self._overhead = 0 if self._body_size > size else self._overhead + len(data)
         if self._draining:
             self._drained += len(data)
             if self._drained > DRAIN_BYTES:
                 self.abort()
             elif self.ended:
                 self._finish()
-        elif self._overhead > MAX_HEAD:
-            what = "framing without end, and no words in it"
-            if not self.head_done:
-                what = f"response headers of more than {MAX_HEAD} bytes"
-            self._fail(UpstreamProtocolError(f"The model's server sent {what}."))
-        elif self._body_size > HIGH_WATER and not self._paused and not self.closed:
-            self._paused = True
-            assert self._transport is not None
-            self._transport.pause_reading()
-        if len(data) >= GULP:
-            self._breathe()
-        if self._sink is None or not self._pour():
+        elif self._body:
+            self._overhead = 0
+            if self._sink is not None and self._failure is None:
+                self._pour(self._sink)
+                return
+            self._unread += len(data)
+            if self._unread > HIGH_WATER and not self._paused and not self.closed:
+                self._paused = True
+                self._read(False)
+        else:
+            self._overhead += len(data)
+            if self._overhead > MAX_HEAD:
+                what = "framing without end, and no words in it"
+                if not self.head_done:
+                    what = f"response headers of more than {MAX_HEAD} bytes"
+                self._fail(UpstreamProtocolError(f"The model's server sent {what}."))
+            if self._sink is not None and not self.ended and self._failure is None:
+                return  # a piece of framing: nobody need wake for it
+        self._wake()
+
+    def _pour(self, sink: Sink) -> None:
+        """Give the sink what has just arrived; wake the turn when the sink asks for it, or at the end."""
+        body = self._body
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        try:
+            allowed = sink(data)
+        except Exception as error:
+            self._fail(error)
+            return
+        if allowed is None:
+            self._sink = None
             self._wake()
+            return
+        self._alarm.set(allowed)
+        if self.ended:
+            self._wake()
+
+    def _read_later(self) -> None:
+        """Read a large piece step by step: a flood shall not keep other turns waiting."""
+        if self.closed or not self._later:
+            return
+        if not self._busy:
+            self.abort()
+            return
+        self._read(False)
+        step = bytes(self._later[:STEP])
+        del self._later[:STEP]
+        self._loop.call_soon(self._read_later)
+        self._receive(step)
+        if not self._later and not self._paused:
+            self._read(True)
+
+    def _read(self, on: bool) -> None:
+        if self._transport is not None and not self.closed:
+            if on:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         return False  # close our side too: a half-open upstream has nothing more to say
@@ -111,11 +160,14 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.closed:
             return
+        if self._later:
+            later = bytes(self._later)
+            self._later.clear()
+            self._receive(later)
+            if self.closed:  # meanwhile
+                return
         self.closed = True
-        self._due = math.inf
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self._alarm.stop()
         if not self.ended and self._failure is None:
             if self.head_done and exc is None and self._ends_with_connection():
                 self.ended = True
@@ -147,6 +199,8 @@ class Connection(asyncio.Protocol):
             self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        if self._failure is not None:
+            return
         status = self._parser.get_status_code()
         if status == 101:
             self._fail(UpstreamProtocolError("The model's server switched protocols, which nobody asked for."))
@@ -160,7 +214,6 @@ class Connection(asyncio.Protocol):
         if self._draining or self._failure is not None:
             return
         self._body.append(data)
-        self._body_size += len(data)
 
     def on_message_complete(self) -> None:
         if self.head_done:
@@ -250,17 +303,18 @@ class Connection(asyncio.Protocol):
             return
         self._draining = True
         self._body.clear()
-        self._set_due(self._loop.time() + DRAIN_TIMEOUT)
+        self._alarm.set(DRAIN_TIMEOUT)
 
     def abort(self) -> None:
         """Close at once, unread bytes and all."""
         if self._transport is not None and not self.closed:
+            self._later.clear()
             self._transport.abort()
             self.connection_lost(None)
 
     def evict_after(self, seconds: float) -> None:
         """Close after `seconds` of idleness."""
-        self._set_due(self._loop.time() + seconds)
+        self._alarm.set(seconds)
 
     @property
     def keep_alive_hint(self) -> float | None:
@@ -284,12 +338,12 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         # A request that the upstream answered before reading all of it (413) would stand before the next one.
         # A transport that is closing has thrown its rest away, and tells us a step later.
-        whole = self._transport.get_write_buffer_size() == 0 and not self._transport.is_closing()
+        whole = self._transport.get_write_buffer_size() == 0 and not self._transport.is_closing() and not self._later
         if whole and self._keeps_alive and self._failure is None:
             self._busy = False
             if self._paused:
                 self._paused = False
-                self._transport.resume_reading()
+                self._read(True)
             self._on_idle(self)
         else:
             self.abort()
@@ -299,69 +353,31 @@ class Connection(asyncio.Protocol):
             self._failure = failure
         self.abort()
 
-    def _breathe(self) -> None:
-        """Read on in the loop's next round: a flood is read in one go otherwise, 8 MB of it under uvloop."""
-        if not self.closed and self._transport is not None:
-            self._transport.pause_reading()
-            self._loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        if not self.closed and not self._paused and self._transport is not None:
-            self._transport.resume_reading()
-
-    def _pour(self) -> bool:
-        """Give the sink what has just arrived; True when the turn may sleep on."""
-        if self._body and self._sink is not None:
-            try:
-                allowed = self._sink(self._take())
-            except Exception as error:
-                self._fail(error)
-                return False
-            if allowed is None:
-                self._sink = None
-                return False
-            self._set_due(self._loop.time() + allowed)
-        return not self.ended and self._failure is None
-
     def _take(self) -> bytes:
         """Return what has arrived of the body, and read on if that had become too much."""
-        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        data = b"".join(self._body)
         self._body.clear()
-        self._body_size = 0
+        self._unread = 0
         if self._paused:
             self._paused = False
-            if not self.closed:
-                assert self._transport is not None
-                self._transport.resume_reading()
+            if not self._later:
+                self._read(True)
         return data
 
     async def _wait(self, deadline: float, phase: str) -> None:
         """Wait for the other side to do something, until `deadline` on the loop's clock."""
         waiter: asyncio.Future[object] = self._loop.create_future()
         self._waiter = waiter
-        self._set_due(deadline)
+        self._alarm.set(deadline - self._loop.time())
         try:
             if await waiter is _LATE:
                 raise late(phase)
         finally:
             self._waiter = None
 
-    def _set_due(self, due: float) -> None:
-        self._due = due
-        if due < self._rings_at:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._rings_at = due
-            self._alarm = self._loop.call_at(due, self._ring)
-
     def _ring(self) -> None:
-        """End what has lasted too long; look again later when it began since."""
-        self._alarm = None
-        self._rings_at = math.inf
-        if self._loop.time() < self._due:
-            if self._due < math.inf:
-                self._set_due(self._due)
-        elif self._waiter is not None:
+        """End what has lasted too long."""
+        if self._waiter is not None:
             if not self._waiter.done():
                 self._waiter.set_result(_LATE)
         elif self._draining or not self._busy:
@@ -370,14 +386,6 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def late(phase: str) -> UpstreamTimeout:
-    """Return the error of a model that was silent for too long: before its "first token", or in a "stall"."""
-    setting = "FIRSTWORD_STALL_TIMEOUT" if phase == "stall" else "FIRSTWORD_FIRST_TOKEN_TIMEOUT"
-    return UpstreamTimeout(
-        f"The model was silent for too long ({phase}).", phase=phase, hint=f"{setting} is what it may take"
-    )
 
 
 _LATE = object()
