@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test lint types check bench fuzz soak lock clean
+.PHONY: serve test lint types check bench cost fuzz soak lock clean
 
 serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl line that works at once
 	$(BIN)/firstword serve $(ARGS)
@@ -22,6 +22,9 @@ check: lint types test  ## all that must hold before a commit
 
 bench: $(VENV)/.bench  ## time the relay beside other servers; needs a C compiler
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+cost: $(VENV)/.dev  ## count the instructions of a turn and of a chunk, beside the known ones; needs valgrind
+	$(BIN)/python -m benchmarks.cost $(ARGS)
 
 SECONDS ?= 60
 fuzz: $(VENV)/.fuzz  ## look for inputs that break the readers; SECONDS=60 for each, Linux on x86-64, CPython 3.11 to 3.14

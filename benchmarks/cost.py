@@ -92,7 +92,7 @@ def count(shape: str, upstream: Upstream) -> Cost:
     url = {"LLM_BASE_URL": f"http://{upstream.address}/v1"}
     process = _valgrind([sys.executable, "-m", "benchmarks.shapes", shape, str(port)], output, url)
     words: dict[str, str | float] = {"to": f"127.0.0.1:{port}", "mode": "ttft", "seconds": 600, "patience": 60}
-    words["headers"] = "Authorization: Bearer bench"
+    words["headers"] = "Authorization: Bearer bench\r\n"
     try:
         _wait_until_ready(process, words)
         run_load({**words, "turns": 50, "chunks": 5, "gap_ms": GAP_MS})  # what is made once is made
@@ -130,7 +130,7 @@ def _dump(process: subprocess.Popen[bytes], output: Path | None = None) -> int:
 
 
 def compare(steps: Mapping[str, float], known: Mapping[str, float]) -> list[str]:
-    """Return a sentence for each figure that is over, or so far under its known one that this should be written anew."""
+    """Return a sentence for each figure over its known one, or so far under it that it should be written anew."""
     said = []
     for name, value in steps.items():
         if value > known[name] * (1 + MARGIN):
@@ -156,7 +156,7 @@ def main(words: Sequence[str]) -> int:
         print(f"benchmarks: {error}\nhint: it needs Linux, a C compiler and valgrind", file=sys.stderr)
         return 1
     print(table(costs))
-    steps = {name: round(1000 * value / reference, 1) for name, value in costs["default"]._asdict().items()}
+    steps = {name: round(1000 * value / reference, 2) for name, value in costs["default"]._asdict().items()}
     print(f"\nPython {sys.version.split()[0]}: a step is {reference:.0f} instructions; in steps the default is {steps}")
     known = msgspec.json.decode(KNOWN.read_bytes())
     if arguments.write:

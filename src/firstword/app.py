@@ -32,6 +32,7 @@ Hook = Callable[[Turn], Any]
 ChunkHook = Callable[[Turn, Chunk], "Chunk | None"]
 F = TypeVar("F", bound=Callable[..., Any])
 
+GARBAGE = 10_000  # things made before the collector looks: a turn leaves hardly any behind, and a look holds up all
 THREADS = 64  # for plain functions; Python's own choice is a handful
 DIALECT = "openai"  # what a server speaks when nobody says otherwise
 EMBEDDED = "demo"  # always there: a new user hears something before there is a key
@@ -187,6 +188,7 @@ class App:
         # Plain functions of the user's run in threads, and one that blocks keeps its thread after its caller has left.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         gc.freeze()  # what stands now stays: the collector need not walk through it again and again
+        gc.set_threshold(GARBAGE, 20, 50)
         await send({"type": "lifespan.startup.complete"})
         try:
             await receive()
