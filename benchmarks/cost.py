@@ -27,7 +27,7 @@ from .running import free_port
 from .shapes import SHAPES
 
 KNOWN = FOLDER / "cost.json"  # steps by Python version: the figures that must not be exceeded
-MARGIN = 0.08  # share by which a figure may exceed the known one; two runs differ by about 0.02
+MARGIN = 0.15  # share by which a figure may exceed the known one; two builds of one Python differ by 0.11
 TURNS, LONG_TURNS, CHUNKS, GAP_MS = 100, 10, 51, 12  # the gap is long enough for a server that is fifty times as slow
 READY_TIMEOUT = 120.0  # seconds
 
