@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,34 @@ async def test_47_no_word_reaches_another_caller(caller: Caller, upstream: Upstr
 
     for _ in range(2):
         await asyncio.gather(*map(talk, range(60)))
+
+
+async def test_a_turn_leaves_nothing_for_the_collector(serve: Callable[[App], Served], upstream: Upstream) -> None:
+    """What a turn made is let go of when it is over: circles would pile up, and then hold up every call at once."""
+    server = serve(App(base_url=upstream.base_url))
+    body = json.dumps(turn("Hi", script=script.events(script.says("Hello there, friend.")))).encode()
+    data = b"POST /chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+
+    async def take_turns(count: int) -> None:
+        for _ in range(count):
+            writer.write(data)
+            await asyncio.wait_for(reader.readuntil(b"data: [DONE]\n\n\r\n0\r\n\r\n"), 5)
+
+    await take_turns(3)
+    await asyncio.to_thread(server.left_open)
+    gc.collect()
+    gc.disable()
+    try:
+        await take_turns(10)
+        await asyncio.to_thread(server.left_open)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [type(thing).__qualname__ for thing in gc.garbage if type(thing).__module__.startswith("firstword")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+        writer.transport.abort()
+
+    assert left == []

@@ -187,6 +187,7 @@ class App:
             return
         # Plain functions of the user's run in threads, and one that blocks keeps its thread after its caller has left.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+        gc.collect()
         gc.freeze()  # what stands now stays: the collector need not walk through it again and again
         gc.set_threshold(GARBAGE, 20, 50)
         await send({"type": "lifespan.startup.complete"})

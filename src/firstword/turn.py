@@ -35,7 +35,7 @@ def _new_id() -> str:
     return f"chatcmpl-{os.urandom(16).hex()}"
 
 
-async def _nothing() -> None:
+async def nothing() -> None:
     """A turn that nobody writes has nothing to flush."""
 
 
@@ -85,7 +85,7 @@ class Turn:
     reply: Reply = field(default_factory=Reply)
     error: Error | None = None  # how the turn failed, once it has
     corked: bool = False  # more chunks follow at once: they may leave in one write with these
-    flush: Callable[[], Awaitable[None]] = field(default=_nothing, repr=False)  # write what was corked, now
+    flush: Callable[[], Awaitable[None]] = field(default=nothing, repr=False)  # write what was corked, now
     state: dict[str, Any] = field(default_factory=dict)  # for your own stages and hooks
 
     @property

@@ -18,7 +18,7 @@ from ..admission import Gate
 from ..clock import now, timeout, was_cancelled
 from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamTimeout
 from ..platforms import Platform
-from ..turn import CallNext, Turn
+from ..turn import CallNext, Turn, nothing
 from .pages import Info, Pages
 from .request import Gone, read_body, read_headers, read_json, read_query
 from .writers import ASGISend, EventWriter, Exchange, ObjectWriter, refuse, send_json
@@ -139,6 +139,7 @@ class Server:
             said = f"The turn was not over within {self._bounds.turn_timeout:g} seconds."
             turn.error = UpstreamTimeout(said, phase="turn", hint="FIRSTWORD_TURN_TIMEOUT is what it may take")
             await self._fail(turn, writer)
+        turn.flush = nothing  # the writer knows the turn: all is let go of at once, without the collector
         self._end(turn, writer.status, hung_up=cut is Cut.LEFT)
 
     async def _answer_here(self, exchange: Exchange, turn: Turn, writer: Writer) -> Cut | None:

@@ -45,8 +45,12 @@ class Exchange:
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
-        self.message_event = self
         scope["extensions"] = {EXCHANGE: self}
+
+    @property
+    def message_event(self) -> Exchange:
+        """What uvicorn sets: this, and no field of it, which would be a circle that only the collector could end."""
+        return self
 
     def set(self) -> None:
         """Take note that the body grew or ended, or that the caller is gone."""
@@ -66,6 +70,7 @@ class Exchange:
         try:
             await app(self._scope, self.receive, self.send)
         finally:
+            self._scope.clear()  # it knows us by its extension; as above
             if not self.response_complete and not self.disconnected:
                 # The caller reads no more, or the server is going down: nothing that waits here can be delivered.
                 self._transport.abort()
