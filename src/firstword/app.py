@@ -299,7 +299,7 @@ class App:
 
         await call_next(turn, Seen(see, send))
 
-    async def _ask(self, turn: Turn, send: Send) -> None:
+    def _ask(self, turn: Turn, send: Send) -> Awaitable[None]:
         """Let the model that the turn names answer it."""
         if not turn.model and not self._models:
             if not self.settings.model:
@@ -311,7 +311,7 @@ class App:
             turn.model = self.settings.model
         answer = self._names.get(turn.model) or self._rest
         assert answer is not None
-        await answer(turn, send)
+        return answer(turn, send)
 
     async def _finish(self, turn: Turn) -> None:
         for hook in self._after:

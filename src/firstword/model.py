@@ -98,8 +98,9 @@ def remote(
 
     async def _exchange(turn: Turn, send: Send, model: str, key: str | None) -> None:
         asked = turn.timeline.asked = now()
-        request = provider.request(turn, model=model, base_url=base_url, key=key)
-        connection = await transport.request(request, within=limits.first_token)
+        connection = await transport.request(
+            provider.request(turn, model=model, base_url=base_url, key=key), within=limits.first_token
+        )
         try:
             turn.timeline.answered = now()
             if connection.status != 200 or not provider.streams(connection.headers):

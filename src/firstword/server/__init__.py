@@ -192,7 +192,7 @@ class Server:
         key = self._gate.admit(headers, scope.get("client"))
         admitted = now()
         bounds = self._bounds
-        here = None if exchange is None else exchange.whole_body
+        here = None if exchange is None else exchange.take_body()
         body = await read_body(receive, headers, here, limit=bounds.max_body, within=bounds.body_timeout)
         query = read_query(scope.get("query_string", b""))
         turn = self._platform.read(read_json(body), headers=headers, query=query, path=scope["path"], key=key)

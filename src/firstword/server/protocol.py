@@ -75,10 +75,12 @@ class Exchange:
                 # The caller reads no more, or the server is going down: nothing that waits here can be delivered.
                 self._transport.abort()
 
-    @property
-    def whole_body(self) -> bytes | None:
-        """The request's body; None while it is still on its way."""
-        return None if self.more_body else bytes(self.body)
+    def take_body(self) -> bytes | None:
+        """Return the request's body, once; None while it is still on its way."""
+        if self.more_body:
+            return None
+        body, self.body = bytes(self.body), bytearray()  # a turn lasts long, and needs its bytes no more
+        return body
 
     async def receive(self) -> MutableMapping[str, Any]:
         """Return the whole body, as ASGI."""

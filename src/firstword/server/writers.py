@@ -58,9 +58,8 @@ async def refuse(send: ASGISend, error: Error) -> None:
 class Exchange(Protocol):
     """What our own HTTP protocol offers a turn beside ASGI: a body that is here, and writing that needs no waiting."""
 
-    @property
-    def whole_body(self) -> bytes | None:
-        """The request's body; None while it is still on its way."""
+    def take_body(self) -> bytes | None:
+        """Return the request's body, once; None while it is still on its way."""
 
     async def drain(self) -> None:
         """Wait until there is room."""
