@@ -52,22 +52,24 @@ _encode = msgspec.json.Encoder().encode
 class Chunk:
     """One `chat.completion.chunk`."""
 
-    __slots__ = ("_data", "_frame", "_seen", "_speaks")
+    __slots__ = ("_data", "_frame", "_seen", "_speaks", "_text")
 
     def __init__(self, data: dict[str, Any]) -> None:
         self._data: dict[str, Any] | None = data
         self._frame: bytes | None = None
         self._seen: Look | None = None
         self._speaks: bool | None = None
+        self._text: str | None = None
 
     @classmethod
-    def from_frame(cls, frame: bytes) -> Chunk:
-        """Make a chunk of one frame, `data: {...}` and a blank line, without decoding it."""
+    def from_frame(cls, frame: bytes, text: str | None = None) -> Chunk:
+        """Make a chunk of one frame, `data: {...}` and a blank line, without decoding it; `text` if that is known."""
         chunk = cls.__new__(cls)
         chunk._data = None
         chunk._frame = frame
         chunk._seen = None
         chunk._speaks = None
+        chunk._text = text
         return chunk
 
     @property
@@ -107,10 +109,10 @@ class Chunk:
     @property
     def text(self) -> str:
         """The words of the first choice; empty when it has none."""
-        for choice in self.look().choices or ():
-            if choice.delta is not None:
-                return _words(choice.delta.content)
-        return ""
+        if self._text is None:
+            deltas = [choice.delta for choice in self.look().choices or () if choice.delta is not None]
+            self._text = _words(deltas[0].content) if deltas else ""
+        return self._text
 
     @property
     def finish_reason(self) -> str | None:

@@ -112,19 +112,15 @@ class FrameReader:
     def _cut(self, whole: bytes) -> list[bytes]:
         frames = []
         for part in whole[:-2].split(b"\n\n"):
-            if self._first:
-                self._first = False
-                part = part.removeprefix(_BOM)
-            if not part:
-                continue
-            has_lines = b"\n" in part
-            if has_lines:  # of three line breaks in a row, which two end the event depends on the reads
-                part = part.strip(b"\n")
-                has_lines = b"\n" in part
-            if not has_lines and (part[:7] == b"data: {" or part == _DONE_EVENT):
+            if part[:7] != b"data: {" or b"\n" in part:
+                if self._first:
+                    part = part.removeprefix(_BOM)
+                part = part.strip(b"\n")  # of three line breaks in a row, which two end the event depends on the reads
+            if (part[:7] == b"data: {" or part == _DONE_EVENT) and b"\n" not in part:
                 frames.append(part + b"\n\n")
             elif part and (data := _normalise(part)):
                 frames.append(frame(data))
+            self._first = False
         return frames
 
 

@@ -12,6 +12,13 @@ from typing import Any
 from ..errors import BadRequest
 from ..turn import Turn
 
+FIELDS: tuple[tuple[str, type, str], ...] = (
+    ("model", str, "a string"),
+    ("stream", bool, "true or false"),
+    ("stream_options", dict, "an object"),
+    ("tools", list, "a list"),
+)
+
 
 class OpenAI:
     """Read a request as the OpenAI API describes it."""
@@ -26,10 +33,10 @@ class OpenAI:
 
 def check(body: dict[str, Any]) -> None:
     """Check what the relay depends on, and bring image parts into OpenAI's shape. Raises BadRequest."""
-    _expect(body, "model", str, "a string")
-    _expect(body, "stream", bool, "true or false")
-    _expect(body, "stream_options", dict, "an object")
-    _expect(body, "tools", list, "a list")
+    for name, kind, said in FIELDS:
+        value = body.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise BadRequest(f"`{name}` is not {said}.", param=name)
     messages = body.get("messages")
     if not isinstance(messages, list):
         said = "missing" if messages is None else "not a list"
@@ -41,12 +48,6 @@ def check(body: dict[str, Any]) -> None:
         if type(message) is dict and type(message.get("role")) is str and type(message.get("content")) is str:
             continue
         _check_message(message, f"messages[{position}]")
-
-
-def _expect(body: dict[str, Any], name: str, kind: type, said: str) -> None:
-    value = body.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise BadRequest(f"`{name}` is not {said}.", param=name)
 
 
 def _check_message(message: Any, where: str) -> None:

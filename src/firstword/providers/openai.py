@@ -109,9 +109,7 @@ class Decoder:
 
     def words(self, data: bytes) -> Chunk | None:
         """Return the chunk that `data` is, when it is one of words like those before; None if `feed` has to read it."""
-        if self._flows and not self._frames.rest and self._likeness.fits(data):
-            return Chunk.from_frame(data)
-        return None
+        return self._likeness.read(data) if self._flows and not self._frames.rest else None
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Return the chunks that end in `data`."""
@@ -173,10 +171,13 @@ class Decoder:
     def _note(self, chunk: Chunk, choices: list[Choice]) -> Chunk:
         """Keep count of what began and what ended; mend a choice without a delta, take out a second ending."""
         again: set[int] = set()  # positions of choices that end a second time
+        is_odd = False  # a choice has no delta
         for position, choice in enumerate(choices):
             index = choice.index if isinstance(choice.index, int) else 0
             self._seen.add(index)
-            if choice.delta is not None and choice.delta.tool_calls:
+            if choice.delta is None:
+                is_odd = True
+            elif choice.delta.tool_calls:
                 self._called.add(index)
             reason = choice.finish_reason
             if reason is None:
@@ -189,7 +190,7 @@ class Decoder:
                 self._finished.add(index)
         if len(self._seen) > MAX_CHOICES:
             self.failure = UpstreamProtocolError(f"The model's server sent more than {MAX_CHOICES} choices.")
-        if any(choice.delta is None for choice in choices):
+        if is_odd:
             chunk = _reshaped(chunk)
         if again:
             chunk = _unfinished(chunk, again)
@@ -208,11 +209,13 @@ class Decoder:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting.append(chunk)
             return []
-        said = {name: chunk.data.get(name) for name in self._stencil}
-        if not isinstance(look.id, str):
-            said["id"] = None
-        self._leaves_out = not all(said.values())
-        self._stencil.update({name: value for name, value in said.items() if value})
+        data = chunk.data
+        for name in self._stencil:
+            value = data.get(name)
+            if value and (name != "id" or isinstance(value, str)):
+                self._stencil[name] = value
+            else:
+                self._leaves_out = True
         self._id = self._stencil["id"]
         self._flows = not self._finished and self._seen == {0} and not self._leaves_out
         chunks = [self._filled(each) for each in self._waiting] if self._waiting else []

@@ -245,8 +245,8 @@ class Server:
                 timeline.ended - timeline.received,
                 f" host={error.detail}" if error is not None and error.detail else "",
             )
-            # Made by hand: to look up who logs, as `log.log` does, costs as much as the line itself.
-            log.handle(log.makeRecord(log.name, level, __file__, 0, LINE, facts, None))
+            # Made by hand: to look up which line of which file logs, as `log.log` does, costs as much as all the rest.
+            log.handle(log.makeRecord(log.name, level, "", 0, LINE, facts, None))
         if self._after is not None:
             job = asyncio.create_task(self._run_after(self._after, turn))
             self._jobs.add(job)

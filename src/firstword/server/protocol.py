@@ -19,6 +19,8 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers; nobody's are longer, 
 HEAD_TIMEOUT = 15.0  # seconds for a new connection to send its first head
 USUAL_BODY = 1024 * 1024  # bytes; a larger one (images) comes in pieces, which uvicorn's own way reads with care
 
+UNKNOWN = b"unknown"  # the length of a body that comes in chunks
+
 _SIZE_LINES = tuple(b"%x\r\n" % size for size in range(1024))  # an event is rarely longer; formatting costs more
 _CHAT_URLS = frozenset(path.encode() for path in CHAT_PATHS)
 
@@ -157,6 +159,7 @@ class VoiceProtocol(HttpToolsProtocol):
 
     _exchange: Exchange | None = None  # the turn that is being answered
     _head_size: int | None = None  # bytes of the head that is coming in; None between heads
+    _length = b""  # what the head that is coming in says of its body
     _patience: asyncio.TimerHandle | None = None  # for the next head
     _patient_until = 0.0  # on the loop's clock
 
@@ -191,8 +194,21 @@ class VoiceProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count the head's bytes, and the time that it may take."""
         super().on_message_begin()
+        self._length = b""
         self._head_size = 0
         self._patient_until = self.loop.time() + HEAD_TIMEOUT
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, and note what says how long the body is."""
+        name = name.lower()
+        if name == b"content-length":
+            self._length = value
+        elif name == b"transfer-encoding":
+            self._length = UNKNOWN
+        elif name == b"expect":
+            super().on_header(name, value)
+            return
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Take a turn's request over; leave any other to uvicorn."""
@@ -214,12 +230,7 @@ class VoiceProtocol(HttpToolsProtocol):
             return False
         if self.cycle is not None and not self.cycle.response_complete:
             return False
-        length = b""
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = value
-            elif name == b"transfer-encoding":
-                return False
+        length = self._length
         return len(length) < 8 and length.isdigit() and int(length) <= USUAL_BODY
 
     def on_message_complete(self) -> None:
