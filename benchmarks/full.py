@@ -1,10 +1,10 @@
-"""The firstword server with every feature on: gate keys, both hooks, and a stage that reads every chunk."""
+"""The firstword server with gate keys and every hook: before a turn, on each of its chunks, and after it."""
 
 from __future__ import annotations
 
 import os
 
-from firstword import App, CallNext, Chunk, Send, Turn
+from firstword import App, Chunk, Turn
 
 # A server with a key of its own and gate keys: "bench" is what the load generator sends.
 app = App(base_url=os.environ["LLM_BASE_URL"], api_key="held", keys=["bench"])
@@ -16,16 +16,10 @@ async def add_what_we_know(turn: Turn) -> None:
     turn.messages = [{"role": "system", "content": "The guest's name is Ada."}, *turn.messages]
 
 
-@app.stage
-async def count_words(turn: Turn, send: Send, call_next: CallNext) -> None:
+@app.on_chunk
+def count_words(turn: Turn, chunk: Chunk) -> None:
     """Read the text of every chunk on its way."""
-    turn.state["words"] = 0
-
-    async def relay(chunk: Chunk) -> None:
-        turn.state["words"] += chunk.text.count(" ")
-        await send(chunk)
-
-    await call_next(turn, relay)
+    turn.state["words"] = turn.state.get("words", 0) + chunk.text.count(" ")
 
 
 @app.after_turn

@@ -70,7 +70,7 @@ SERVERS = {
         replace(
             FIRSTWORD,
             name="firstword-full",
-            about="the same with every feature on: gate keys, hooks before and after, a stage that reads every chunk",
+            about="the same with gate keys, and hooks before a turn, on the text of every chunk, and after it",
             command=(sys.executable, "-m", "firstword", "serve", str(FOLDER / "full.py"), "--port", "{port}"),
             module="",
         ),
