@@ -9,7 +9,10 @@ import os
 import sys
 from collections.abc import Callable
 
+import uvicorn
+
 from firstword import App, CallNext, Chunk, Send, Turn
+from firstword.serving import options
 
 URL = os.environ.get("LLM_BASE_URL", "http://127.0.0.1:1/v1")
 
@@ -82,9 +85,15 @@ def stage() -> App:
     return app
 
 
+def plain() -> App:
+    """The default under uvicorn's own HTTP protocol."""
+    return default()
+
+
 SHAPES: dict[str, Callable[[], App]] = {
-    shape.__name__: shape for shape in (default, gate, before, after, looks, changes, stage)
+    shape.__name__: shape for shape in (default, plain, gate, before, after, looks, changes, stage)
 }
 
 if __name__ == "__main__":
-    SHAPES[sys.argv[1]]().run(host="127.0.0.1", port=int(sys.argv[2]))
+    more = {"http": "httptools"} if sys.argv[1] == "plain" else {}
+    uvicorn.run(SHAPES[sys.argv[1]](), host="127.0.0.1", port=int(sys.argv[2]), **{**options(), **more})

@@ -42,7 +42,7 @@ def lists(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 values = st.recursive(st.one_of(spelt(), st.just("1")), lambda inner: st.one_of(objects(inner), lists(inner)))
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(objects(values))
 def test_a_body_is_refused_exactly_when_an_object_says_a_key_twice(body: str) -> None:
     """A slow reader, which sees all pairs, is of the same mind."""
