@@ -17,7 +17,7 @@ import pytest
 from caller import turn
 
 from firstword import App
-from firstword.model import Limits, remote
+from firstword.model import remote
 from firstword.providers.openai import provider
 from firstword.testing import Upstream, script
 from firstword.transport import Transport
@@ -187,7 +187,7 @@ class Steps:
 async def test_a_turn_is_cancelled_at_its_nth_wait(upstream: Upstream, marker: str, kept: bool) -> None:
     """While dialling, sending, waiting for the head, reading, and writing to the caller."""
     transport = Transport()
-    ask = remote(provider, None, upstream.base_url, None, transport, Limits(5, 5))
+    ask = remote(provider, None, upstream.base_url, None, transport)
 
     async def send(chunk: Any) -> None:
         await asyncio.sleep(0)

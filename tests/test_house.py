@@ -16,12 +16,12 @@ Sources = Mapping[str, str]  # by the full name of a module, or the path of a fi
 
 # Which floor a room is on. A file imports from its own floor or lower ones, and never in a circle.
 FLOORS = {
-    **dict.fromkeys(["errors"], 1),
-    **dict.fromkeys(["wire", "admission", "settings", "plugins", "clock"], 2),
+    **dict.fromkeys(["errors", "clock"], 1),
+    **dict.fromkeys(["wire", "admission", "policy", "health", "settings", "plugins"], 2),
     **dict.fromkeys(["chunk", "transport"], 3),
     **dict.fromkeys(["turn"], 4),
     **dict.fromkeys(["providers", "platforms"], 5),
-    **dict.fromkeys(["server", "model", "relay", "own", "serving"], 6),
+    **dict.fromkeys(["server", "model", "relay", "race", "fill", "hooks", "own", "serving"], 6),
     **dict.fromkeys(["app"], 7),
     **dict.fromkeys(["firstword", "cli", "__main__", "testing"], 8),
 }

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from caller import Caller, turn
@@ -125,9 +126,14 @@ async def test_47_no_word_reaches_another_caller(caller: Caller, upstream: Upstr
         await asyncio.gather(*map(talk, range(60)))
 
 
-async def test_a_turn_leaves_nothing_for_the_collector(serve: Callable[[App], Served], upstream: Upstream) -> None:
+@pytest.mark.parametrize(
+    "given", [{}, {"models": ["first", "second"]}, {"fillers": ["One moment."]}], ids=["plain", "race", "fill"]
+)
+async def test_a_turn_leaves_nothing_for_the_collector(
+    serve: Callable[[App], Served], upstream: Upstream, given: dict[str, Any]
+) -> None:
     """What a turn made is let go of when it is over: circles would pile up, and then hold up every call at once."""
-    server = serve(App(base_url=upstream.base_url))
+    server = serve(App(base_url=upstream.base_url, **given))
     body = json.dumps(turn("Hi", script=script.events(script.says("Hello there, friend.")))).encode()
     data = b"POST /chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -27,6 +27,12 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("first_token_timeout", "FIRSTWORD_FIRST_TOKEN_TIMEOUT", "1.5", 1.5, 2.5),
     ("stall_timeout", "FIRSTWORD_STALL_TIMEOUT", "1.5", 1.5, 2.5),
     ("turn_timeout", "FIRSTWORD_TURN_TIMEOUT", "1.5", 1.5, 2.5),
+    ("hedge_after", "FIRSTWORD_HEDGE_AFTER", "p95", "p95", 2.5),
+    ("hedge_share", "FIRSTWORD_HEDGE_SHARE", "0.5", 0.5, 0.2),
+    ("fillers", "FIRSTWORD_FILLERS", "One moment.|Let me see.", ["One moment.", "Let me see."], ["Yes."]),
+    ("fill_after", "FIRSTWORD_FILL_AFTER", "2.5", 2.5, 3.5),
+    ("apology", "FIRSTWORD_APOLOGY", "Sorry.", "Sorry.", "I am sorry."),
+    ("on_cut", "FIRSTWORD_ON_CUT", "finish", "finish", "error"),
     ("warm", "FIRSTWORD_WARM", "false", False, True),
     ("debug", "FIRSTWORD_DEBUG", "1", True, False),
 ]

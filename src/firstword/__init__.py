@@ -13,6 +13,7 @@ from .errors import (
     UpstreamError,
 )
 from .model import Model
+from .policy import Policy
 from .turn import CallNext, Reply, Send, Stage, Timeline, Turn
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "Error",
     "Forbidden",
     "Model",
+    "Policy",
     "Reply",
     "RequestError",
     "Send",

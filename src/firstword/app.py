@@ -13,40 +13,45 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from . import plugins
 from .admission import Gate
-from .chunk import Chunk
+from .clock import now
 from .errors import BadRequest, ConfigError, UpstreamError
-from .model import Limits, Model, embedded, listed, remote
-from .own import in_thread, own
+from .fill import fill
+from .health import Budget
+from .hooks import ChunkHook, Hook, before, call, check_takes, on_chunk
+from .model import Model, embedded, listed, remote
+from .own import own
 from .providers import Embedded, Remote
+from .race import Runner, race
 from .server import Bounds, Server
 from .transport import Origin, Proxy, Transport, read_proxy, split
-from .turn import CallNext, Seen, Send, Stage, Turn, compose, foreign
+from .turn import CallNext, Send, Stage, Turn, compose, foreign
 
 log = logging.getLogger("firstword")
 
-Hook = Callable[[Turn], Any]
-ChunkHook = Callable[[Turn, Chunk], "Chunk | None"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 GARBAGE = 10_000  # things made before the collector looks: a turn leaves hardly any behind, and a look holds up all
 THREADS = 64  # for plain functions; Python's own choice is a handful
 DIALECT = "openai"  # what a server speaks when nobody says otherwise
+LEFT_OUT = ""  # for what None is a value of
 EMBEDDED = "demo"  # always there: a new user hears something before there is a key
 
 
 class App:
     """A custom LLM server, and an ASGI application: run it, or mount it into another one.
 
-    models: what may answer, in order of preference: `Model(...)`, "gpt-5-mini", or "openai:gpt-5-mini". A request
-        that names one of them gets it, any other name means the first. Without `models` the request's name goes to
-        `base_url` as it is.
+    models: what may answer, in order of preference: `Model(...)`, "gpt-5-mini", or "groq:llama-3.3-70b-versatile".
+        The one that a request names is asked first; any other name means the order as written. Without `models` the
+        request's name goes to `base_url` as it is.
     base_url, api_key: the OpenAI-compatible API behind the server, and the server's own key for it; without a key
         each caller's goes through.
     keys: gate keys of the callers, for a server with a key of its own; `open=True` lets everybody in.
+    What is done against silence: see Policy. `hedge_share` is the share of turns that may cost a second request.
     Times are seconds, sizes bytes. What is left out comes from the environment; the README's table lists all.
     Raises ConfigError, which names the setting and the mend.
     """
@@ -67,10 +72,17 @@ class App:
         first_token_timeout: float | None = None,
         stall_timeout: float | None = None,
         turn_timeout: float | None = None,
+        hedge_after: float | str | None = LEFT_OUT,
+        hedge_share: float | None = None,
+        fillers: Sequence[str] | None = None,
+        fill_after: float | None = None,
+        apology: str | None = None,
+        on_cut: str | None = None,
         warm: bool | None = None,
         debug: bool | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "models")}
+        given["hedge_after"] = "none" if hedge_after is None else hedge_after
         try:
             self._write_down(models, given)
         except ConfigError as error:
@@ -85,7 +97,7 @@ class App:
         self.settings = load(**given)
         if isinstance(models, (str, Model)):
             raise ConfigError("`models` is not a list.", hint="write models=['gpt-5-mini']")
-        self._models = [_as_model(each) for each in models]
+        self._models = [_keyed(_as_model(each)) for each in models]
         self._platform = plugins.load("platforms", self.settings.platform)
         self._functions: dict[str, CallNext] = {}
         self._stages: list[Stage] = []
@@ -97,6 +109,9 @@ class App:
         self._remotes: list[Model] = []
         self._names: dict[str, CallNext] = {}
         self._rest: CallNext | None = None
+        self._runners: list[Runner] = []
+        self._policy = self.settings.policy()
+        self._hedges = Budget(self.settings.hedge_share)
         # What cannot work is told now, not in the first call: a wrong URL, key, proxy, name or provider.
         for each in [Model("any", self.settings.base_url, self._held_key), *self._models]:
             plugins.load("providers", each.provider)
@@ -112,7 +127,7 @@ class App:
     def before_turn(self, hook: F) -> F:
         """Call `hook(turn)` before the model is asked: change `turn.messages`, or raise a RequestError."""
         self._check_thawed("before_turn")
-        _check_takes(hook, "turn")
+        check_takes(hook, "turn")
         self._before.append(hook)
         return hook
 
@@ -124,14 +139,14 @@ class App:
         self._check_thawed("on_chunk")
         if inspect.iscoroutinefunction(hook):
             raise ConfigError("An on_chunk hook is async.", hint="write a plain `def`, or a stage if it has to wait")
-        _check_takes(hook, "turn", "chunk")
+        check_takes(hook, "turn", "chunk")
         self._on_chunk.append(hook)
         return hook
 
     def after_turn(self, hook: F) -> F:
         """Call `hook(turn)` when the turn is over, off the reply's path; `turn.reply.text` is what was sent."""
         self._check_thawed("after_turn")
-        _check_takes(hook, "turn")
+        check_takes(hook, "turn")
         self._after.append(hook)
         return hook
 
@@ -142,7 +157,7 @@ class App:
             raise ConfigError(
                 "A stage is not an async function.", hint="write `async def stage(turn, send, call_next)`"
             )
-        _check_takes(stage, "turn", "send", "call_next")
+        check_takes(stage, "turn", "send", "call_next")
         self._stages.append(stage)
         return stage
 
@@ -234,18 +249,12 @@ class App:
         settings = self.settings
         self._transport = Transport(connect_timeout=settings.connect_timeout, proxy_for=_proxy_for)
         self._build_models(self._transport)
-        # The order of the stages, outermost first, and why each stands where it does.
-        stages: list[Stage] = []
-        if self._before:
-            stages.append(self._prepare)  # hooks change the request that every later stage reads
-        if self._on_chunk:
-            stages.append(self._see)  # over the user's stages: the last look at what leaves
-        stages += map(foreign, self._stages)  # the user's own, in the order they were written
         self._server = Server(
-            compose(stages, self._ask),
+            compose(self._in_order(), self._ask),
             platform=self._platform,
             gate=self.gate,
-            bounds=Bounds(settings.max_body, settings.body_timeout, settings.turn_timeout),
+            bounds=Bounds(settings.max_body, settings.body_timeout),
+            policy=self._policy,
             info=self,
             after=self._finish if self._after else None,
             debug=settings.debug,
@@ -255,10 +264,21 @@ class App:
                 self._transport.keep_warm(self._base_url(model))
         return self._server
 
+    def _in_order(self) -> list[Stage]:
+        """Return the stages, outermost first; each line says why it stands where it does. What is off is not there."""
+        stages: list[Stage] = []
+        if self._policy.fillers or self._before:  # a hook may ask for some: `turn.adjust(fillers=...)`
+            stages.append(fill)  # over hooks and stages, which can be the slow ones
+        if self._before:
+            stages.append(before(self._before))  # hooks change the request that every later stage reads
+        if self._on_chunk:
+            stages.append(on_chunk(self._on_chunk))  # over the user's stages: the last look at what leaves
+        stages += map(foreign, self._stages)  # the user's own, in the order they were written
+        return stages
+
     def _build_models(self, transport: Transport) -> None:
         settings = self.settings
         held = self._held_key
-        limits = Limits(settings.first_token_timeout, settings.stall_timeout)
 
         def build(model: Model, name: str | None) -> CallNext:
             provider = plugins.load("providers", model.provider)
@@ -270,34 +290,21 @@ class App:
             # The server's key belongs to its own base_url; one elsewhere, on the same host too, may be somebody else's.
             key = model.api_key or (held if base_url.rstrip("/") == settings.base_url.rstrip("/") else None)
             pay = self.gate.passes_keys
-            return remote(provider, name, base_url, key, transport, limits, callers_pay=pay)
+            return remote(provider, name, base_url, key, transport, callers_pay=pay)
 
         self._names[EMBEDDED] = embedded(plugins.load("providers", EMBEDDED))
-        for model in self._models:
-            self._names[model.name] = build(model, model.name)
+        runners = [Runner(model.name, build(model, model.name)) for model in self._models]
+        for runner in runners:
+            others = [other for other in runners if other is not runner]
+            self._names[runner.name] = _racing([runner, *others], self._hedges) if others else runner.answer
+        self._runners = runners if len(runners) > 1 else []
         self._names.update(self._functions)
         if self._models:
             self._rest = self._names[self._models[0].name]
         else:
             self._rest = build(Model("any"), None)
 
-    # --- the stages that are the App's own ---------------------------------------------------------
-
-    async def _prepare(self, turn: Turn, send: Send, call_next: CallNext) -> None:
-        """Run the before_turn hooks in order, then the rest of the turn."""
-        for hook in self._before:
-            await _call(hook, turn)
-        await call_next(turn, send)
-
-    async def _see(self, turn: Turn, send: Send, call_next: CallNext) -> None:
-        """Show every chunk to the on_chunk hooks, in order."""
-
-        def see(chunk: Chunk) -> Chunk:
-            for hook in self._on_chunk:
-                chunk = hook(turn, chunk) or chunk
-            return chunk
-
-        await call_next(turn, Seen(see, send))
+    # --- the innermost of the turn -----------------------------------------------------------------
 
     def _ask(self, turn: Turn, send: Send) -> Awaitable[None]:
         """Let the model that the turn names answer it."""
@@ -315,7 +322,7 @@ class App:
 
     async def _finish(self, turn: Turn) -> None:
         for hook in self._after:
-            await _call(hook, turn)
+            await call(hook, turn)
 
     # --- what the pages ask ------------------------------------------------------------------------
 
@@ -329,6 +336,10 @@ class App:
         provider = plugins.load("providers", DIALECT)
         return ours + await listed(provider, self.settings.base_url, self._held_key or key, self._transport)
 
+    def states(self) -> dict[str, str]:
+        """Return the state of each of several models: "closed" (it is asked), "open" (it is not) or "half-open"."""
+        return {runner.name: runner.health.state(now()) for runner in self._runners}
+
     async def unready(self) -> list[str]:
         """Return what keeps the server from serving, a sentence each."""
         self._build()
@@ -341,22 +352,11 @@ class App:
         return reasons if len(reasons) == len(urls) else []
 
 
-async def _call(hook: Hook, turn: Turn) -> None:
-    """Call a hook: `async def` on the loop, `def` in a thread."""
-    result = hook(turn) if inspect.iscoroutinefunction(hook) else await in_thread(hook, turn)
-    if inspect.isawaitable(result):
-        await result
+def _racing(runners: Sequence[Runner], hedges: Budget) -> CallNext:
+    async def ask(turn: Turn, send: Send) -> None:
+        await race(turn, send, runners, hedges)
 
-
-def _check_takes(function: Callable[..., Any], *names: str) -> None:
-    """Raise ConfigError when `function` cannot be called with so many arguments."""
-    try:
-        inspect.signature(function).bind(*names)
-    except TypeError:
-        called = getattr(function, "__name__", repr(function))
-        raise ConfigError(f"{called!r} does not take ({', '.join(names)}).", hint="change its parameters") from None
-    except ValueError:
-        pass  # written in C, and does not say what it takes
+    return ask
 
 
 def _check_new(name: str, others: Iterable[str]) -> None:
@@ -374,6 +374,15 @@ def _as_model(model: Model | str) -> Model:
     if colon and prefix in plugins.known("providers"):
         return Model(name, provider=prefix)
     return Model(model)
+
+
+def _keyed(model: Model) -> Model:
+    """Give a model of a provider with a name of its own the key of that name, when it has none."""
+    from .settings import key_of
+
+    if model.api_key or model.provider in (DIALECT, EMBEDDED):
+        return model
+    return replace(model, api_key=key_of(model.provider))
 
 
 def _proxy_for(origin: Origin) -> Proxy | None:

@@ -44,6 +44,8 @@ class Look(msgspec.Struct, gc=False):
     error: Any = None
 
 
+MAX_UNSPOKEN = 64 * 1024  # bytes of chunks before the first word that are kept for it
+
 _look = msgspec.json.Decoder(Look).decode
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -148,6 +150,26 @@ class Chunk:
         # Never the words: a chunk in a log line or an assertion of the server must not tell what was said.
         face = "raw" if self._data is None else "made"
         return f"<Chunk {face}>"
+
+
+class Unspoken:
+    """The chunks of an answer before its first word, kept for as long as other words may go before them."""
+
+    def __init__(self) -> None:
+        self._chunks: list[Chunk] = []
+        self._size = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """Keep one more. Of long reasoning the beginning is dropped; the first chunk, which says who speaks, stays."""
+        self._chunks.append(chunk)
+        self._size += len(chunk.frame)
+        while self._size > MAX_UNSPOKEN and len(self._chunks) > 2:
+            self._size -= len(self._chunks.pop(1).frame)
+
+    def take(self) -> list[Chunk]:
+        """Return them all, and keep none."""
+        chunks, self._chunks, self._size = self._chunks, [], 0
+        return chunks
 
 
 def _is_heard(delta: Delta | None) -> bool:

@@ -170,6 +170,17 @@ class UpstreamError(Error):
         super().__init__(message, hint=hint, detail=detail)
         self.model = model
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which its server said that it may be asked again; None when it did not say."""
+        return None
+
+
+class UpstreamSilent(UpstreamError):
+    """An answer ended without a word: empty, blank, or reasoning only."""
+
+    code = "upstream_silent"
+
 
 class UpstreamConnectError(UpstreamError):
     """No connection could be made: refused, unknown host, TLS, or the proxy on the way."""
@@ -204,6 +215,14 @@ class UpstreamStatusError(UpstreamError):
             self.code = word  # the server's own word for it: what the operator looks for in the log
         self.retryable = status in (408, 409, 429) or status >= 500
 
+    @property
+    def retry_after(self) -> float | None:
+        for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+            value = self.passed.get(name, "")
+            if value.replace(".", "", 1).isdecimal() and len(value) < 10:
+                return float(value) * unit
+        return None
+
     def body(self) -> dict[str, Any]:
         return {"error": dict(self.error)} if self.error is not None else super().body()
 
@@ -237,3 +256,31 @@ class UpstreamTruncated(UpstreamError):
     """The stream ended with neither `finish_reason` nor `[DONE]`: words are missing."""
 
     code = "upstream_truncated"
+
+
+class AllModelsFailed(UpstreamError):
+    """Every model was asked and none has spoken. `causes` has their errors, in the order in which they came."""
+
+    code = "all_models_failed"
+    retryable = False
+
+    def __init__(self, causes: Sequence[UpstreamError]) -> None:
+        said = "; ".join(f"{cause.model or 'a model'}: {cause.message.rstrip('.')}" for cause in causes)
+        super().__init__(f"No model has answered ({said}).")
+        self.causes = tuple(causes)
+        waits = [cause.retry_after for cause in causes if cause.retry_after is not None]
+        self._wait = min(waits, default=None)
+        if self._wait is not None:
+            self.status = 503
+        elif causes and all(isinstance(cause, UpstreamTimeout) for cause in causes):
+            self.status = 504
+
+    @property
+    def retry_after(self) -> float | None:
+        return self._wait
+
+    def headers(self) -> dict[str, str]:
+        headers = {"x-should-retry": "false"}  # all were tried: the same question would find the same
+        if self._wait is not None:
+            headers["retry-after"] = str(math.ceil(self._wait))
+        return headers

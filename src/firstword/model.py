@@ -59,21 +59,12 @@ class Model:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long a model may take, in seconds."""
-
-    first_token: float  # from asking to the first chunk that speaks
-    stall: float  # between two chunks after that
-
-
 def remote(
     provider: Remote,
     name: str | None,
     base_url: str,
     api_key: str | None,
     transport: Transport,
-    limits: Limits,
     *,
     callers_pay: bool = True,
 ) -> CallNext:
@@ -99,16 +90,16 @@ def remote(
     async def _exchange(turn: Turn, send: Send, model: str, key: str | None) -> None:
         asked = turn.timeline.asked = now()
         connection = await transport.request(
-            provider.request(turn, model=model, base_url=base_url, key=key), within=limits.first_token
+            provider.request(turn, model=model, base_url=base_url, key=key), within=turn.policy.first_token_timeout
         )
         try:
             turn.timeline.answered = now()
+            deadline = asked + turn.policy.first_token_timeout
             if connection.status != 200 or not provider.streams(connection.headers):
-                body = await _read_page(connection, asked + limits.first_token)
+                body = await _read_page(connection, deadline)
                 raise provider.refuse(connection.status, connection.headers, body, secret=key)
             decoder = provider.decoder(turn, secret=key)
-            deadline = asked + limits.first_token
-            await Relay(turn, send, connection, decoder, deadline=deadline, stall=limits.stall).run()
+            await Relay(turn, send, connection, decoder, deadline=deadline).run()
             connection.drain()
         finally:
             connection.release()
@@ -134,7 +125,7 @@ def _missing_key(model: str, callers_pay: bool) -> Error:
 
 def _own_key_refused(model: str, authority: str) -> Error:
     """The caller has no say in the server's own key: the provider's 401 would send them looking for theirs."""
-    return UpstreamStatusError(
+    error = UpstreamStatusError(
         "The model's server did not accept the server's own key.",
         status=502,
         passed=NO_RETRY,
@@ -142,6 +133,8 @@ def _own_key_refused(model: str, authority: str) -> Error:
         hint="the operator of this server must check LLM_API_KEY",
         detail=authority,
     )
+    error.retryable = False  # another model would answer, and the mistake would never be seen
+    return error
 
 
 async def _read_page(connection: Connection, deadline: float, limit: int = MAX_ERROR_BODY) -> bytes:

@@ -20,21 +20,19 @@ END_GRACE = 0.5  # seconds for usage and `[DONE]` after the answer is whole; som
 class Relay:
     """One answer on its way from `connection` to `send`.
 
-    `deadline` is when the first word must have been spoken; after it `stall` seconds are allowed between two chunks.
+    `deadline` is when the first word must have been spoken; after it the turn's stall_timeout is allowed between two.
     """
 
     __slots__ = ("_at_once", "_chunks", "_connection", "_deadline", "_decoder", "_is_full", "_send", "_stall", "_turn")
 
-    def __init__(
-        self, turn: Turn, send: Send, connection: Connection, decoder: Decoder, *, deadline: float, stall: float
-    ) -> None:
+    def __init__(self, turn: Turn, send: Send, connection: Connection, decoder: Decoder, *, deadline: float) -> None:
         self._turn = turn
         self._send = send
         self._at_once = getattr(send, "at_once", None)  # the writer itself has it; a stage's own `send` has not
         self._connection = connection
         self._decoder = decoder
         self._deadline = deadline
-        self._stall = stall
+        self._stall = turn.policy.stall_timeout
         self._chunks: list[Chunk] = []  # those that wait for the task
         self._is_full = False  # the caller's socket had no room: wait for it first
 
@@ -94,10 +92,10 @@ class Relay:
         """
         turn = self._turn
         chunks, self._chunks = self._chunks, []
+        said_something = bool(chunks) or self._is_full
         if self._is_full:
             self._is_full = False
             await turn.flush()
-        said_something = bool(chunks)
         last = chunks.pop() if self._decoder.done and chunks and not chunks[-1].speaks else None
         for chunk in chunks:
             turn.corked = turn.timeline.spoke is not None and chunk is not chunks[-1]

@@ -8,12 +8,13 @@ from __future__ import annotations
 import difflib
 import os
 import urllib.request
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigError
+from .policy import Policy
 
 
 class Settings(BaseSettings):
@@ -52,11 +53,45 @@ class Settings(BaseSettings):
     max_body: int = Field(20 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
     body_timeout: float = Field(15.0, gt=0, description="Seconds for the request's body to arrive.")
     connect_timeout: float = Field(5.0, gt=0, description="Seconds to connect to the provider, TLS included.")
-    first_token_timeout: float = Field(15.0, gt=0, description="Seconds from asking the model to its first word.")
-    stall_timeout: float = Field(10.0, gt=0, description="Seconds of silence within an answer.")
-    turn_timeout: float = Field(120.0, gt=0, description="Seconds for a whole turn.")
+    first_token_timeout: float = Field(4.0, gt=0, description="Seconds from asking the model to its first word.")
+    stall_timeout: float = Field(5.0, gt=0, description="Seconds of silence within an answer.")
+    turn_timeout: float = Field(60.0, gt=0, description="Seconds for a whole turn.")
+    hedge_after: float | Literal["p95", "none"] = Field(
+        1.2,
+        description="Seconds without speech before the next of `models` is asked as well; `p95`: learnt for each; "
+        "`none`: only after a failure.",
+    )
+    hedge_share: float = Field(0.1, ge=0, le=1, description="Share of turns that may cost a second request.")
+    fillers: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="What may be said while nothing else is, separated by vertical bars."
+    )
+    fill_after: float = Field(1.5, gt=0, description="Seconds without speech before one of them is said.")
+    apology: str | None = Field(None, description="What is said instead of an error.")
+    on_cut: Literal["apologise", "finish", "error"] | None = Field(
+        None,
+        description="What follows words that were cut off: `apologise`, `finish` or `error`; as a rule the first if "
+        "there is an apology, else the last.",
+    )
     warm: bool = Field(True, description="Connect to the provider at start, and stay connected.")
     debug: bool = Field(False, description="Log exceptions with their messages, which may hold callers' words.")
+
+    @field_validator("fillers", mode="before")
+    @classmethod
+    def _split_fillers(cls, value: Any) -> Any:
+        return [each.strip() for each in value.split("|") if each.strip()] if isinstance(value, str) else value
+
+    def policy(self) -> Policy:
+        """Return what is done against silence. Raises ConfigError."""
+        return Policy(
+            hedge_after=None if self.hedge_after == "none" else self.hedge_after,
+            first_token_timeout=self.first_token_timeout,
+            stall_timeout=self.stall_timeout,
+            turn_timeout=self.turn_timeout,
+            fillers=tuple(self.fillers),
+            fill_after=self.fill_after,
+            apology=self.apology,
+            on_cut=self.on_cut,
+        )
 
     @field_validator("keys", mode="before")
     @classmethod
@@ -93,6 +128,11 @@ def _refuse_unknown() -> None:
             near = difflib.get_close_matches(name, sorted(known), 1)
             hint = f"did you mean {near[0]}?" if near else "see the configuration table in the README"
             raise ConfigError(f"There is no setting {name}.", hint=hint)
+
+
+def key_of(provider: str) -> str | None:
+    """Return the key of a provider as its own tools read it, `GROQ_API_KEY` for groq; None when there is none."""
+    return os.environ.get(f"{provider.upper().replace('-', '_')}_API_KEY", "").strip() or None
 
 
 def proxy_url(host: str) -> str | None:

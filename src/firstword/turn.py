@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .chunk import Chunk
 from .clock import now
 from .errors import Error
+from .policy import Policy
 
 
 @dataclass(slots=True)
@@ -61,6 +62,9 @@ class Reply:
         return next((chunk.data["usage"] for chunk in reversed(self.chunks) if chunk.look().usage), None)
 
 
+_POLICY = Policy()
+
+
 @dataclass(slots=True, eq=False)
 class Turn:
     """One request of a voice engine and our reply to it.
@@ -87,6 +91,21 @@ class Turn:
     corked: bool = False  # more chunks follow at once: they may leave in one write with these
     flush: Callable[[], Awaitable[None]] = field(default=nothing, repr=False)  # write what was corked, now
     state: dict[str, Any] = field(default_factory=dict)  # for your own stages and hooks
+    policy: Policy = _POLICY  # what is done against silence; change it by `adjust`
+    silent: bool = False  # an answer without a word is meant: no other model is asked, nothing is said instead
+    filled: bool = False  # a filler was said
+    asked: list[str] = field(default_factory=list)  # the models of a race, in the order in which they were asked
+    answered_by: str | None = None  # the one of them that spoke
+    adjusted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know of an adjustment
+
+    def adjust(self, **changes: Any) -> None:
+        """Change the policy of this turn: `turn.adjust(fillers=[], hedge_after=None)`. Raises ConfigError.
+
+        It counts for what has not begun: in a before_turn hook, for all of it.
+        """
+        self.policy = replace(self.policy, **changes)
+        for call in self.adjusted:
+            call()
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -156,12 +175,15 @@ class Seen:
         self._see = see
         self._send = send
         self._at_once: Callable[[Chunk], bool] | None = getattr(send, "at_once", None)
-        if self._at_once is not None:
-            self.at_once = self._see_at_once
 
     async def __call__(self, chunk: Chunk) -> None:
         """Send what `see` makes of a chunk."""
         await self._send(self._see(chunk))
+
+    @property
+    def at_once(self) -> Callable[[Chunk], bool] | None:
+        """What sends without waiting; None when that cannot be."""
+        return None if self._at_once is None else self._see_at_once
 
     def _see_at_once(self, chunk: Chunk) -> bool:
         assert self._at_once is not None

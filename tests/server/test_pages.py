@@ -72,7 +72,7 @@ async def test_health_says_that_the_process_runs(serve: Callable[[App], Served],
 
 async def test_ready_says_that_a_model_can_be_reached(pages: Caller) -> None:
     """The scripted model's server is there."""
-    assert await look(pages, "/ready") == (200, {"status": "ready", "reasons": []})
+    assert await look(pages, "/ready") == (200, {"status": "ready", "reasons": [], "models": {}})
 
 
 async def test_not_ready_says_why_and_names_no_host(
@@ -89,7 +89,7 @@ async def test_not_ready_says_why_and_names_no_host(
     deaf.listen()
     assert await look(caller, "/ready") == first  # kept for a while: whoever asks often cannot make us dial
     monkeypatch.setattr("firstword.server.pages.READY_FOR", 0.0)
-    assert await look(caller, "/ready") == (200, {"status": "ready", "reasons": []})
+    assert await look(caller, "/ready") == (200, {"status": "ready", "reasons": [], "models": {}})
 
 
 async def test_one_model_within_reach_is_enough(

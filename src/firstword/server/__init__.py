@@ -15,10 +15,12 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from ..admission import Gate
-from ..clock import now, timeout, was_cancelled
-from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamTimeout
+from ..clock import Timer, now, timeout, was_cancelled
+from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamSilent, UpstreamTimeout
 from ..platforms import Platform
+from ..policy import Policy
 from ..turn import CallNext, Turn, nothing
+from .apology import said_instead
 from .pages import Info, Pages
 from .request import Gone, read_body, read_headers, read_json, read_query
 from .writers import ASGISend, EventWriter, Exchange, ObjectWriter, refuse, send_json
@@ -55,11 +57,10 @@ class Cut(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one turn may take: bytes of body, seconds for the body and for the whole turn."""
+    """What one request may take: bytes of body, and seconds for it."""
 
     max_body: int
     body_timeout: float
-    turn_timeout: float
 
 
 class Server:
@@ -72,6 +73,7 @@ class Server:
         platform: Platform,
         gate: Gate,
         bounds: Bounds,
+        policy: Policy,
         info: Info,
         after: AfterTurn | None = None,
         debug: bool = False,
@@ -80,6 +82,7 @@ class Server:
         self._platform = platform
         self._gate = gate
         self._bounds = bounds
+        self._policy = policy
         self._after = after
         self._debug = debug
         self._pages = Pages(gate, info)
@@ -136,7 +139,7 @@ class Server:
             turn.error = Stopping("The server is being stopped.", hint="ask again; another one may answer")
             await self._fail(turn, writer)
         elif cut is Cut.LATE:
-            said = f"The turn was not over within {self._bounds.turn_timeout:g} seconds."
+            said = f"The turn was not over within {turn.policy.turn_timeout:g} seconds."
             turn.error = UpstreamTimeout(said, phase="turn", hint="FIRSTWORD_TURN_TIMEOUT is what it may take")
             await self._fail(turn, writer)
         turn.flush = nothing  # the writer knows the turn: all is let go of at once, without the collector
@@ -154,36 +157,36 @@ class Server:
                 why = reason
                 task.cancel()
 
-        late = asyncio.get_running_loop().call_later(self._time_left(turn), cut, Cut.LATE)
+        late = _timer(turn, lambda: cut(Cut.LATE))
         exchange.on_leave(lambda: cut(Cut.LEFT))
         try:
             return await self._answer(turn, writer)
         except asyncio.CancelledError:
             return why or Cut.STOPPED
         finally:
-            late.cancel()
+            late.stop()
+            turn.adjusted.clear()
             exchange.on_leave(None)
 
     async def _answer_beside(self, receive: Receive, turn: Turn, writer: Writer) -> Cut | None:
         """Answer under any ASGI server: two tasks, so that the turn and the caller's patience can end each other."""
         answer = asyncio.create_task(self._answer(turn, writer))
         gone = asyncio.create_task(_hang_up(receive))
-        why = Cut.LATE
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        late = _timer(turn, lambda: None if over.done() else over.set_result(None))
+        why = Cut.LEFT
         try:
-            ended, _ = await asyncio.wait(
-                (answer, gone), timeout=self._time_left(turn), return_when=asyncio.FIRST_COMPLETED
-            )
-            if ended:
-                why = Cut.LEFT
+            ended, _ = await asyncio.wait((answer, gone, over), return_when=asyncio.FIRST_COMPLETED)
+            if over in ended:
+                why = Cut.LATE
         except asyncio.CancelledError:
             why = Cut.STOPPED  # whoever runs us was told to stop, and has no more patience
+        late.stop()
+        turn.adjusted.clear()
         answer.cancel()
         gone.cancel()
         await asyncio.gather(answer, gone, return_exceptions=True)
         return why if answer.cancelled() else answer.result()
-
-    def _time_left(self, turn: Turn) -> float:
-        return max(0.0, self._bounds.turn_timeout - (now() - turn.timeline.received))
 
     async def _read_turn(self, scope: Scope, receive: Receive, exchange: Exchange | None, received: float) -> Turn:
         if scope["method"] != "POST":
@@ -199,12 +202,15 @@ class Server:
         turn.timeline.received = received
         turn.timeline.admitted = admitted
         turn.timeline.prepared = now()
+        turn.policy = self._policy
         return turn
 
     async def _answer(self, turn: Turn, writer: Writer) -> Cut | None:
         """Answer one turn: exactly one ending, whatever happens."""
         try:
             await self._handler(turn, writer)
+            if not (writer.has_spoken or turn.silent or turn.policy.apology is None):
+                raise UpstreamSilent("The model ended its answer without a word.", model=turn.model)
             await writer.close()
             return None
         except Gone:
@@ -225,7 +231,11 @@ class Server:
         assert turn.error is not None
         try:
             async with timeout(FAIL_TIMEOUT):
-                await writer.fail(turn.error)
+                words = said_instead(turn, writer)
+                if words is None:
+                    await writer.fail(turn.error)
+                else:
+                    await writer.conclude(words)
         except (Exception, Gone):
             log.info("caller does not read id=%s", turn.id)
 
@@ -271,6 +281,13 @@ class Server:
             type(error).__name__,
             " > ".join(places[-4:]),
         )
+
+
+def _timer(turn: Turn, call: Callable[[], None]) -> Timer:
+    """Return the timer that calls when the turn's time is over, also when `turn.adjust` has given it another."""
+    timer = Timer(lambda: turn.timeline.received + turn.policy.turn_timeout, call)
+    turn.adjusted.append(timer.wind)
+    return timer
 
 
 def _heard_by_somebody(send: ASGISend) -> ASGISend:

@@ -33,6 +33,9 @@ class Info(Protocol):
     async def unready(self) -> list[str]:
         """Return what keeps the server from serving, a sentence each."""
 
+    def states(self) -> dict[str, str]:
+        """Return the state of each model that others stand in for, by name."""
+
 
 class Pages:
     """Answer every request that is not a turn."""
@@ -80,7 +83,7 @@ class Pages:
             if self._checked is None or now() - self._checked[0] > READY_FOR:
                 self._checked = (now(), await self._info.unready())
             reasons = self._checked[1]
-        value = {"status": "unready" if reasons else "ready", "reasons": reasons}
+        value = {"status": "unready" if reasons else "ready", "reasons": reasons, "models": self._info.states()}
         await send_json(send, 503 if reasons else 200, value, {})
 
     async def _models(self, scope: Scope, send: ASGISend) -> None:

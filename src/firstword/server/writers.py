@@ -17,6 +17,7 @@ from ..clock import now
 from ..errors import Error, UpstreamProtocolError
 from ..turn import Turn
 from ..wire import DONE, frame
+from .apology import conclusion
 from .collect import completion
 
 log = logging.getLogger("firstword")
@@ -87,8 +88,10 @@ class EventWriter:
         self._keep = keep
         self._held: list[bytes] = []
         self._held_size = 0
-        self._may_start = False  # something was spoken
+        self._may_start = False  # something was spoken, or what was not (reasoning) is too long to be held
+        self.has_spoken = False
         self.status = 0
+        self.last: Chunk | None = None  # the last chunk that was taken
         turn.flush = self.flush
 
     async def __call__(self, chunk: Chunk) -> None:
@@ -100,9 +103,11 @@ class EventWriter:
         """Write one chunk without waiting. False when that cannot be: then `turn.flush` has to be awaited."""
         if self._keep:
             self._turn.reply.chunks.append(chunk)
+        self.last = chunk
         exchange = self._exchange
         if (
             exchange is not None
+            and self.has_spoken
             and self.status
             and not self._held
             and not self._turn.corked
@@ -110,11 +115,12 @@ class EventWriter:
         ):
             return True  # the usual chunk, in the middle of a reply
         self._held.append(chunk.frame)
-        if not self._may_start:
+        if not self.has_spoken:
+            self.has_spoken = chunk.speaks
             self._held_size += len(chunk.frame)
-            if not chunk.speaks and self._held_size <= MAX_HELD:
+            self._may_start = self.has_spoken or self._held_size > MAX_HELD
+            if not self._may_start:
                 return True
-            self._may_start = True
         if self._turn.corked:
             return True
         return exchange is not None and self._write_through(exchange, more=True)
@@ -128,6 +134,18 @@ class EventWriter:
         """End a whole reply: its last event and `[DONE]` leave together."""
         self._held.append(DONE)
         await self._write(more=False)
+
+    async def conclude(self, words: str) -> None:
+        """End a reply that is not whole by words of our own; what was held, and never heard, is dropped."""
+        if not self.status:
+            self._held.clear()
+            self.last = None
+        chunks = conclusion(self._turn, words, self.last)
+        if self._keep:
+            said = self._turn.reply.chunks if self.status else []
+            self._turn.reply.chunks = [*said, *chunks]
+        self._held += [chunk.frame for chunk in chunks]
+        await self.close()
 
     async def fail(self, error: Error) -> None:
         """End a reply that is not whole: a true status if none was sent, else an error event and no `[DONE]`."""
@@ -173,6 +191,12 @@ class ObjectWriter:
         self._asgi_send = send
         self._size = 0
         self.status = 0
+        self.last: Chunk | None = None  # nothing is sent before all is
+
+    @property
+    def has_spoken(self) -> bool:
+        """True when there is something to hear."""
+        return any(chunk.speaks for chunk in self._turn.reply.chunks)
 
     async def __call__(self, chunk: Chunk) -> None:
         """Keep one chunk. Raises UpstreamProtocolError when the reply grows over MAX_WHOLE."""
@@ -187,6 +211,11 @@ class ObjectWriter:
         self.status = 200
         self._turn.timeline.sent = now()
         await send_json(self._asgi_send, 200, whole, {"x-request-id": self._turn.id})
+
+    async def conclude(self, words: str) -> None:
+        """Send these words instead of a reply that is not whole."""
+        self._turn.reply.chunks = conclusion(self._turn, words, None)
+        await self.close()
 
     async def fail(self, error: Error) -> None:
         """Send the error; nothing was sent before."""

@@ -1,0 +1,162 @@
+"""Say a filler when nothing was said for too long: once a turn, before the answer, as the beginning of its reply.
+
+What comes of the answer before its first word is held back, so that a filler can still go before it; what follows a
+filler gets its id. A chunk that needs no waiting goes on without any, as it would without this stage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .chunk import Chunk, Unspoken
+from .clock import Timer
+from .errors import UpstreamSilent
+from .turn import CallNext, Send, Turn
+
+
+async def fill(turn: Turn, send: Send, call_next: CallNext) -> None:
+    """Stage: when nothing was said by `turn.policy.fill_after`, say one of `turn.policy.fillers`.
+
+    It commits the reply: what fails from then on has no status of its own. A reply in one piece gets none.
+    Raises UpstreamSilent when a filler is all that was said.
+    """
+    if not turn.stream:
+        await call_next(turn, send)
+        return
+    filler = _Filler(turn, send)
+    try:
+        await call_next(turn, filler)
+        await filler.finish()
+    except asyncio.CancelledError:
+        filler.give_up()  # nobody waits any more for what the caller does not read
+        raise
+    finally:
+        await filler.stop()
+
+
+class _Filler:
+    """The `send` below this stage."""
+
+    def __init__(self, turn: Turn, send: Send) -> None:
+        self._turn = turn
+        self._send = send
+        self._has_answer = False  # the answer's own first word was spoken
+        self._unspoken = Unspoken()
+        self._saying: asyncio.Future[None] | None = None  # a filler that the caller's socket had no room for
+        self._timer = Timer(self._due, self._say)
+        turn.adjusted.append(self._timer.wind)
+        self._flush_below, turn.flush = turn.flush, self._flush
+        self._write: Callable[[Chunk], bool] | None = getattr(send, "at_once", None)
+
+    def _due(self) -> float | None:
+        policy = self._turn.policy
+        return self._turn.timeline.received + policy.fill_after if policy.fillers else None
+
+    def _say(self) -> None:
+        turn = self._turn
+        if self._has_answer or turn.filled or turn.silent:
+            return
+        turn.filled = True
+        turn.corked = False
+        chunk = _filler(turn, turn.policy.fillers)
+        if self._write is None:
+            self._saying = asyncio.ensure_future(self._send(chunk))
+        elif not self._write(chunk):
+            self._saying = asyncio.ensure_future(self._flush_below())
+
+    async def __call__(self, chunk: Chunk) -> None:
+        """Send one chunk of the answer on, behind the filler when there was one."""
+        await self._said()
+        for each in self._passed(chunk):
+            await self._send(each)
+
+    @property
+    def at_once(self) -> Callable[[Chunk], bool] | None:
+        """What sends without waiting; None when that cannot be."""
+        return None if self._write is None else self._at_once
+
+    def _at_once(self, chunk: Chunk) -> bool:
+        assert self._write is not None
+        if self._has_answer and not self._turn.filled:
+            return self._write(chunk)
+        has_room = True
+        for each in self._passed(chunk):
+            has_room = self._write(each)
+        return has_room and self._saying is None
+
+    def _passed(self, chunk: Chunk) -> list[Chunk]:
+        """Return what is to be sent now: while a filler may go before it, nothing until the answer speaks."""
+        chunks = [chunk]
+        if not self._has_answer:
+            self._has_answer = chunk.speaks
+            self._unspoken.add(chunk)
+            if not self._has_answer and (self._turn.filled or self._turn.policy.fillers):
+                return []
+            chunks = self._unspoken.take()
+        return _joined(self._turn.id, chunks) if self._turn.filled else chunks
+
+    async def finish(self) -> None:
+        """Take the end of the answer: without a filler, one that says nothing goes on as it is."""
+        self._timer.stop()
+        if self._has_answer:
+            return
+        if self._turn.filled and not self._turn.silent:
+            raise UpstreamSilent("The model ended its answer without a word.", model=self._turn.model)
+        chunks = self._unspoken.take()
+        for chunk in _joined(self._turn.id, chunks) if self._turn.filled else chunks:
+            await self._send(chunk)
+
+    def give_up(self) -> None:
+        """End a filler that is being said."""
+        if self._saying is not None:
+            self._saying.cancel()
+
+    async def stop(self) -> None:
+        """Say no filler any more; one that is being said is said to its end."""
+        self._timer.stop()
+        if self._saying is not None:
+            await asyncio.gather(self._saying, return_exceptions=True)
+        self._turn.flush = self._flush_below
+
+    async def _flush(self) -> None:
+        await self._said()
+        await self._flush_below()
+
+    async def _said(self) -> None:
+        if self._saying is not None:
+            await self._saying
+            self._saying = None
+
+
+def _filler(turn: Turn, fillers: Sequence[str]) -> Chunk:
+    # Another one in the next turn of a conversation, and the same one when an engine asks again.
+    words = fillers[len(turn.messages) // 2 % len(fillers)]
+    return Chunk(
+        {
+            "id": turn.id,
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": turn.model,
+            "choices": [{"index": 0, "delta": {"role": "assistant", "content": words}, "finish_reason": None}],
+        }
+    )
+
+
+def _joined(id: str, chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Return chunks as parts of the reply `id`, which has begun: nobody says again who speaks."""
+    joined = []
+    for chunk in chunks:
+        choices = [_without_role(choice) for choice in chunk.data.get("choices") or []]
+        if not choices or any(choice.get("finish_reason") or choice["delta"] for choice in choices):
+            joined.append(chunk.changed(id=id, choices=choices))
+    return joined
+
+
+def _without_role(choice: dict[str, Any]) -> dict[str, Any]:
+    delta = {name: value for name, value in (choice.get("delta") or {}).items() if name != "role"}
+    if delta.get("content") == "":
+        del delta["content"]
+    return {**choice, "delta": delta}

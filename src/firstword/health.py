@@ -1,0 +1,119 @@
+"""What is known of a model from earlier turns: whether it fails just now, and how soon it speaks.
+
+Pure: time is passed in. The states are those of a circuit breaker (closed, open, half-open).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+FAILURES = 3.0  # failures in a row after which a model is left alone; to be overtaken, for slowness, is half a one
+SLOW = 0.5
+COOL = 5.0  # seconds for which it is left alone; doubled each time a probe fails
+MAX_COOL = 60.0
+SAMPLES = 100  # times to the first word that are remembered
+ENOUGH = 20  # samples that say something
+MAX_KEYS = 1000  # callers' keys that are told apart; the one unused for longest is forgotten
+
+
+class Breaker:
+    """Leaves a failing model alone for a while, and lets one turn at a time find out whether it is back."""
+
+    def __init__(self) -> None:
+        self._failures = 0.0
+        self._open_until = 0.0
+        self._cool = COOL
+        self._is_probed = False
+
+    def state(self, at: float) -> str:
+        """Return "closed" (it is asked), "open" (it is not) or "half-open" (one turn may try)."""
+        if self._failures < FAILURES:
+            return "closed"
+        return "open" if at < self._open_until else "half-open"
+
+    def may_ask(self, at: float) -> bool:
+        """True when a turn may ask it now."""
+        state = self.state(at)
+        return state == "closed" or (state == "half-open" and not self._is_probed)
+
+    def asked(self, at: float) -> None:
+        """Note that a turn asks it; every such turn ends with `spoke`, `failed`, `overtaken` or `left`."""
+        self._is_probed = self._is_probed or self.state(at) == "half-open"
+
+    def spoke(self) -> None:
+        """Note that it spoke in time, and was not cut off."""
+        self._failures, self._cool, self._is_probed = 0.0, COOL, False
+
+    def failed(self, at: float, retry_after: float | None = None) -> None:
+        """Note that it failed; `retry_after` is when it said that it may be asked again, in seconds."""
+        self._fail(at, FAILURES if retry_after else 1.0, retry_after)
+
+    def overtaken(self, at: float) -> None:
+        """Note that another, asked later, spoke sooner."""
+        self._fail(at, SLOW, None)
+
+    def left(self) -> None:
+        """Note that nobody waited for its answer: that says nothing."""
+        self._is_probed = False
+
+    def _fail(self, at: float, weight: float, retry_after: float | None) -> None:
+        was_open = self._failures >= FAILURES
+        self._is_probed = False
+        self._failures += weight
+        if self._failures >= FAILURES:
+            self._cool = min(self._cool * 2, MAX_COOL) if was_open else COOL
+            self._open_until = at + (self._cool if retry_after is None else min(retry_after, MAX_COOL))
+
+
+class Health:
+    """One model's breakers, one for each key that it is asked with, and its recent times to the first word."""
+
+    def __init__(self) -> None:
+        self._breakers: OrderedDict[str | None, Breaker] = OrderedDict()
+        self._times: deque[float] = deque(maxlen=SAMPLES)
+
+    def breaker(self, key: str | None) -> Breaker:
+        """Return the breaker for a caller's own key; None is the server's."""
+        breaker = self._breakers.get(key)
+        if breaker is None:
+            breaker = self._breakers[key] = Breaker()
+            if len(self._breakers) > MAX_KEYS:
+                self._breakers.popitem(last=False)
+        else:
+            self._breakers.move_to_end(key)
+        return breaker
+
+    def state(self, at: float) -> str:
+        """Return the worst state of all keys'."""
+        states = {breaker.state(at) for breaker in self._breakers.values()}
+        return next((state for state in ("open", "half-open") if state in states), "closed")
+
+    def spoke_after(self, seconds: float) -> None:
+        """Remember how long it took from asking to the first word."""
+        self._times.append(seconds)
+
+    def p95(self) -> float | None:
+        """Return the time within which nineteen of twenty answers began; None while too few are known."""
+        if len(self._times) < ENOUGH:
+            return None
+        return sorted(self._times)[int(len(self._times) * 0.95)]
+
+
+class Budget:
+    """Requests beyond one a turn: at most `share` of all turns may cost one."""
+
+    def __init__(self, share: float, most: float = 10.0) -> None:
+        self._share = share
+        self._most = most
+        self._left = 1.0 if share > 0 else 0.0
+
+    def earn(self) -> None:
+        """Note a turn."""
+        self._left = min(self._left + self._share, max(self._most, self._share))
+
+    def spend(self) -> bool:
+        """Take one request; False when there is none left."""
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True

@@ -1,0 +1,68 @@
+"""What a caller hears instead of an error: whether there is anything, and the chunks that say it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ..chunk import Chunk
+from ..errors import AllModelsFailed, RequestError, Stopping, UpstreamError
+from ..turn import Turn
+
+
+class Begun(Protocol):
+    """What of a writer decides: its `status` is 0 before anything was sent, `last` is the last chunk that was."""
+
+    status: int
+    last: Chunk | None
+
+    @property
+    def has_spoken(self) -> bool:
+        """True when there was something to hear."""
+
+
+def said_instead(turn: Turn, writer: Begun) -> str | None:
+    """Return the words that end a failed turn, maybe none at all; None when the error itself has to be told.
+
+    A caller's mistake, and what no other try could mend (400, 401, a content policy), is told as it is.
+    """
+    error, policy = turn.error, turn.policy
+    if not writer.status:
+        final = isinstance(error, UpstreamError) and not error.retryable and not isinstance(error, AllModelsFailed)
+        return None if final or isinstance(error, (RequestError, Stopping)) else policy.apology
+    if writer.last is None or _calls(writer.last) or (writer.has_spoken and _ends(writer.last)):
+        return None  # half a call to a tool: words behind it would be taken for its end; or nothing is missing
+    how = policy.after_a_cut
+    if how == "error" or (how == "apologise" and not policy.apology):
+        return None
+    if how == "finish":
+        return ""
+    return policy.apology if writer.last.text[-1:].isspace() else f" {policy.apology}"
+
+
+def conclusion(turn: Turn, words: str, last: Chunk | None) -> list[Chunk]:
+    """Return the chunks that say `words` and end the reply, in the name of the `last` one that was sent."""
+    named: dict[str, Any] = {
+        "id": turn.id,
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": turn.model,
+    }
+    if last is not None:
+        named.update({name: last.data[name] for name in named if last.data.get(name)})
+    deltas: Sequence[tuple[dict[str, Any], str | None]] = [({}, "stop")]
+    if words:
+        said = {"content": words} if last is not None else {"role": "assistant", "content": words}
+        deltas = [(said, None), *deltas]
+    return [
+        Chunk({**named, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}) for delta, reason in deltas
+    ]
+
+
+def _ends(chunk: Chunk) -> bool:
+    return chunk.finish_reason is not None or not chunk.look().choices
+
+
+def _calls(chunk: Chunk) -> bool:
+    return any(choice.delta is not None and choice.delta.tool_calls for choice in chunk.look().choices or ())
