@@ -31,18 +31,19 @@ MEMORY = 20 * 1024 * 1024  # bytes that a hostile turn may cost: an event of 4 M
 LATER = 12  # times as late as undisturbed, in the median: a busy neighbour on two cores, not a queue behind it
 SLOW = 0.05  # seconds that a first word may take all the same
 
+# Two models in one list would stand in for each other, and the good one would be asked to play the hostile script.
 OURS = """
-import math
 import os
-from firstword import App, Model, health
+from firstword import App, Model, Send, Turn
+from firstword.model import remote
+from firstword.providers.openai import provider
 
-health.FAILURES = math.inf  # the breaker would leave the bad one alone after three turns
+app = App([Model("bad", base_url=os.environ["BAD"])], first_token_timeout=0.5, stall_timeout=0.5)
 
-app = App(
-    [Model("good", base_url=os.environ["GOOD"]), Model("bad", base_url=os.environ["BAD"])],
-    first_token_timeout=0.5,
-    stall_timeout=0.5,
-)
+
+@app.model("good")
+async def good(turn: Turn, send: Send) -> None:
+    await remote(provider, "good", os.environ["GOOD"], None, app._transport)(turn, send)
 """
 
 STREAM = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
