@@ -29,7 +29,7 @@ BESIDE = 9  # turns that are measured, one after the other
 LONG_ENOUGH = 0.2  # seconds of measuring, when turns are slow
 MEMORY = 20 * 1024 * 1024  # bytes that a hostile turn may cost: an event of 4 MB, what was read, and its copies
 LATER = 12  # times as late as undisturbed, in the median: a busy neighbour on two cores, not a queue behind it
-SLOW = 0.05  # seconds that a first word may take all the same
+SLOW = 0.1  # seconds; what is less on a busy machine says nothing: without steps a flood took 0.3 to 4
 
 # Two models in one list would stand in for each other, and the good one would be asked to play the hostile script.
 OURS = """

@@ -19,7 +19,7 @@ from ..errors import UpstreamConnectError, UpstreamProtocolError, UpstreamTrunca
 from .alarm import Alarm, late
 
 MAX_HEAD = 64 * 1024  # bytes of status line and headers; real ones are about 1 kB
-STEP = 8 * 1024  # bytes that are read in one go; a conversation sends less, and others must have their turn
+STEP = 4 * 1024  # bytes that are read in one go; a conversation sends less, and others must have their turn
 HIGH_WATER = 256 * 1024  # bytes waiting for a slow caller before we stop reading from the upstream
 DRAIN_TIMEOUT = 1.0  # seconds for the end of a body whose words we already have
 DRAIN_BYTES = 64 * 1024  # more than this after the words is not worth a kept connection
