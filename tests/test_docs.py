@@ -133,7 +133,7 @@ def test_every_example_is_run_by_a_test() -> None:
 
 def test_the_documents_name_no_machine_and_no_key() -> None:
     """A path of somebody's own machine, or a real key, was pasted."""
-    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*")]
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.*")]
     for document in documents:
         found = re.search(r"/(home|Users)/\w+|sk-[A-Za-z0-9]{16,}", document.read_text("utf-8"))
         assert found is None, f"{document.name}: {found}"
