@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from caller import Caller
 from requests_of_a_test import Line
 from served import Served
 
-from firstword import App
+from firstword import App, Turn
 from firstword.testing import Upstream
 from firstword.transport import Transport
 
@@ -45,6 +46,20 @@ def serve() -> Iterator[Callable[[App], Served]]:
     yield start
     for served in running:
         served.stop()
+
+
+@pytest.fixture
+def app(upstream: Upstream) -> App:
+    """An App for a test to put its hooks on."""
+    return App(base_url=upstream.base_url)
+
+
+@pytest.fixture
+def over(app: App) -> queue.SimpleQueue[Turn]:
+    """The turns of `app` as an after_turn hook gets them."""
+    turns: queue.SimpleQueue[Turn] = queue.SimpleQueue()
+    app.after_turn(turns.put)
+    return turns
 
 
 @pytest.fixture

@@ -11,23 +11,9 @@ from caller import Caller
 from served import Served
 
 from firstword import App, CallNext, Chunk, ConfigError, Send, Turn
-from firstword.testing import Upstream, script
+from firstword.testing import script
 
 Serve = Callable[[App], Served]
-
-
-@pytest.fixture
-def app(upstream: Upstream) -> App:
-    """An App for a test to put its hooks on."""
-    return App(base_url=upstream.base_url)
-
-
-@pytest.fixture
-def over(app: App) -> queue.SimpleQueue[Turn]:
-    """The turns of `app` as an after_turn hook gets them."""
-    turns: queue.SimpleQueue[Turn] = queue.SimpleQueue()
-    app.after_turn(turns.put)
-    return turns
 
 
 @pytest.mark.parametrize("with_stage", [False, True])

@@ -202,7 +202,7 @@ class VoiceProtocol(HttpToolsProtocol):
         """Keep a header, and note what says how long the body is."""
         name = name.lower()
         if name == b"content-length":
-            self._length = value
+            self._length = self._length or value  # behind a transfer-encoding it says nothing
         elif name == b"transfer-encoding":
             self._length = UNKNOWN
         elif name == b"expect":
