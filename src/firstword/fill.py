@@ -7,7 +7,6 @@ filler gets its id. A chunk that needs no waiting goes on without any, as it wou
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -134,15 +133,7 @@ class _Filler:
 def _filler(turn: Turn, fillers: Sequence[str]) -> Chunk:
     # Another one in the next turn of a conversation, and the same one when an engine asks again.
     words = fillers[len(turn.messages) // 2 % len(fillers)]
-    return Chunk(
-        {
-            "id": turn.id,
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": turn.model,
-            "choices": [{"index": 0, "delta": {"role": "assistant", "content": words}, "finish_reason": None}],
-        }
-    )
+    return turn.chunk({"role": "assistant", "content": words})
 
 
 def _joined(id: str, chunks: Sequence[Chunk]) -> list[Chunk]:

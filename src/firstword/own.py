@@ -133,13 +133,4 @@ class _Words:
         await self._send(chunk)
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> Chunk:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return Chunk(
-            {
-                "id": self._turn.id,
-                "object": "chat.completion.chunk",
-                "created": self._created,
-                "model": self._turn.model,
-                "choices": [choice],
-            }
-        )
+        return self._turn.chunk(delta, finish_reason, created=self._created)

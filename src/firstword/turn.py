@@ -8,6 +8,7 @@ timeouts and cancellation mean what they always mean, and a caller who hangs up 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -125,6 +126,12 @@ class Turn:
     @model.setter
     def model(self, name: str) -> None:
         self.request["model"] = name
+
+    def chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **named: Any) -> Chunk:
+        """Return a chunk of this reply in the strict form; `named` is its id, created or model, if not the usual."""
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        usual = {"id": self.id, "object": "chat.completion.chunk", "created": int(time.time()), "model": self.model}
+        return Chunk({**usual, **named, "choices": [choice]})
 
     def hears(self, chunk: Chunk) -> None:
         """Note when the model first spoke."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ..chunk import Chunk
@@ -43,21 +42,14 @@ def said_instead(turn: Turn, writer: Begun) -> str | None:
 
 def conclusion(turn: Turn, words: str, last: Chunk | None) -> list[Chunk]:
     """Return the chunks that say `words` and end the reply, in the name of the `last` one that was sent."""
-    named: dict[str, Any] = {
-        "id": turn.id,
-        "object": "chat.completion.chunk",
-        "created": int(time.time()),
-        "model": turn.model,
-    }
+    named: dict[str, Any] = {"created": int(time.time())}
     if last is not None:
-        named.update({name: last.data[name] for name in named if last.data.get(name)})
-    deltas: Sequence[tuple[dict[str, Any], str | None]] = [({}, "stop")]
-    if words:
-        said = {"content": words} if last is not None else {"role": "assistant", "content": words}
-        deltas = [(said, None), *deltas]
-    return [
-        Chunk({**named, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}) for delta, reason in deltas
-    ]
+        named.update({name: last.data[name] for name in ("id", "object", "created", "model") if last.data.get(name)})
+    ending = turn.chunk({}, "stop", **named)
+    if not words:
+        return [ending]
+    said = {"content": words} if last is not None else {"role": "assistant", "content": words}
+    return [turn.chunk(said, **named), ending]
 
 
 def _ends(chunk: Chunk) -> bool:

@@ -341,9 +341,7 @@ class Connection(asyncio.Protocol):
         whole = self._transport.get_write_buffer_size() == 0 and not self._transport.is_closing() and not self._later
         if whole and self._keeps_alive and self._failure is None:
             self._busy = False
-            if self._paused:
-                self._paused = False
-                self._read(True)
+            self._read_on()
             self._on_idle(self)
         else:
             self.abort()
@@ -358,11 +356,14 @@ class Connection(asyncio.Protocol):
         data = b"".join(self._body)
         self._body.clear()
         self._unread = 0
+        self._read_on()
+        return data
+
+    def _read_on(self) -> None:
         if self._paused:
             self._paused = False
             if not self._later:
                 self._read(True)
-        return data
 
     async def _wait(self, deadline: float, phase: str) -> None:
         """Wait for the other side to do something, until `deadline` on the loop's clock."""
