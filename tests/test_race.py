@@ -186,8 +186,8 @@ async def test_what_is_off_is_not_there(upstream: Upstream) -> None:
     """One model and no fillers: neither the race nor the filler stands between the model and the caller."""
     for app in (App(base_url=upstream.base_url), App(["m1"], base_url=upstream.base_url)):
         app._build()
-        assert app._in_order() == [] and app._runners == []
-        assert app._rest is not None and app._rest.__qualname__ == "remote.<locals>.ask"
+        assert app._in_order() == [] and app._roster is not None and app._roster.runners == []
+        assert app._roster.rest.__qualname__ == "remote.<locals>.ask"
         await app.close()
 
 

@@ -11,25 +11,23 @@ import gc
 import inspect
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from . import plugins
 from .admission import Gate
-from .clock import now
-from .errors import BadRequest, ConfigError, UpstreamError
+from .errors import ConfigError
 from .fill import fill
 from .health import Budget
 from .hooks import ChunkHook, Hook, before, call, check_takes, on_chunk
-from .model import Model, embedded, listed, remote
+from .model import Model
 from .own import own
-from .providers import Embedded, Remote
-from .race import Runner, race
+from .roster import DIALECT, EMBEDDED, Roster, as_model, check_new, where
 from .server import Bounds, Server
 from .transport import Origin, Proxy, Transport, read_proxy, split
-from .turn import CallNext, Send, Stage, Turn, compose, foreign
+from .turn import CallNext, Stage, Turn, compose, foreign
 
 log = logging.getLogger("firstword")
 
@@ -37,9 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 GARBAGE = 10_000  # things made before the collector looks: a turn leaves hardly any behind, and a look holds up all
 THREADS = 64  # for plain functions; Python's own choice is a handful
-DIALECT = "openai"  # what a server speaks when nobody says otherwise
 LEFT_OUT = ""  # for what None is a value of
-EMBEDDED = "demo"  # always there: a new user hears something before there is a key
 
 
 class App:
@@ -97,7 +93,7 @@ class App:
         self.settings = load(**given)
         if isinstance(models, (str, Model)):
             raise ConfigError("`models` is not a list.", hint="write models=['gpt-5-mini']")
-        self._models = [_keyed(_as_model(each)) for each in models]
+        self._models = [_keyed(as_model(each)) for each in models]
         self._platform = plugins.load("platforms", self.settings.platform)
         self._functions: dict[str, CallNext] = {}
         self._stages: list[Stage] = []
@@ -106,18 +102,15 @@ class App:
         self._after: list[Hook] = []
         self._server: Server | None = None
         self._transport: Transport | None = None
-        self._remotes: list[Model] = []
-        self._names: dict[str, CallNext] = {}
-        self._rest: CallNext | None = None
-        self._runners: list[Runner] = []
+        self._roster: Roster | None = None
         self._policy = self.settings.policy()
         self._hedges = Budget(self.settings.hedge_share)
         # What cannot work is told now, not in the first call: a wrong URL, key, proxy, name or provider.
         for each in [Model("any", self.settings.base_url, self._held_key), *self._models]:
             plugins.load("providers", each.provider)
-            _proxy_for(split(self._base_url(each))[0])
+            _proxy_for(split(where(each, self.settings.base_url))[0])
         for position, each in enumerate(self._models):
-            _check_new(each.name, (other.name for other in self._models[:position]))
+            check_new(each.name, (other.name for other in self._models[:position]))
         keys = [key.get_secret_value() for key in self.settings.keys]
         holds_key = self._held_key is not None or any(model.api_key for model in self._models)
         self.gate = Gate(keys, holds_key=holds_key, open_to_all=self.settings.open)
@@ -164,7 +157,7 @@ class App:
     def model(self, name: str) -> Callable[[F], F]:
         """Let `"model": name` be answered by a function: `async def f(turn)` that yields words, and other shapes."""
         self._check_thawed("model")
-        _check_new(name, [*self._functions, *(each.name for each in self._models)])
+        check_new(name, [*self._functions, *(each.name for each in self._models)])
 
         def add(function: F) -> F:
             self._functions[name] = own(function)
@@ -235,33 +228,34 @@ class App:
         """The server's own key for `base_url`."""
         return self.settings.api_key.get_secret_value() if self.settings.api_key else None
 
-    def _base_url(self, model: Model) -> str:
-        """Where a model is: as it says itself, else as its provider does; the plain dialect's is the settings'."""
-        own = (
-            None if model.provider == DIALECT else getattr(plugins.load("providers", model.provider), "base_url", None)
-        )
-        return model.base_url or own or self.settings.base_url
-
     def _build(self) -> Server:
         """Make the server, once, within the event loop that it will live in."""
         if self._server is not None:
             return self._server
         settings = self.settings
         self._transport = Transport(connect_timeout=settings.connect_timeout, proxy_for=_proxy_for)
-        self._build_models(self._transport)
+        self._roster = Roster(
+            self._models,
+            self._functions,
+            self._transport,
+            base_url=settings.base_url,
+            api_key=self._held_key,
+            default=settings.model,
+            callers_pay=self.gate.passes_keys,
+            hedges=self._hedges,
+        )
         self._server = Server(
-            compose(self._in_order(), self._ask),
+            compose(self._in_order(), self._roster.ask),
             platform=self._platform,
             gate=self.gate,
             bounds=Bounds(settings.max_body, settings.body_timeout),
             policy=self._policy,
-            info=self,
+            info=self._roster,
             after=self._finish if self._after else None,
             debug=settings.debug,
         )
         if settings.warm:
-            for model in self._remotes:
-                self._transport.keep_warm(self._base_url(model))
+            self._roster.keep_warm()
         return self._server
 
     def _in_order(self) -> list[Stage]:
@@ -276,104 +270,9 @@ class App:
         stages += map(foreign, self._stages)  # the user's own, in the order they were written
         return stages
 
-    def _build_models(self, transport: Transport) -> None:
-        settings = self.settings
-        held = self._held_key
-
-        def build(model: Model, name: str | None) -> CallNext:
-            provider = plugins.load("providers", model.provider)
-            if not isinstance(provider, Remote):
-                assert isinstance(provider, Embedded)
-                return embedded(provider)
-            self._remotes.append(model)
-            base_url = self._base_url(model)
-            # The server's key belongs to its own base_url; one elsewhere, on the same host too, may be somebody else's.
-            key = model.api_key or (held if base_url.rstrip("/") == settings.base_url.rstrip("/") else None)
-            pay = self.gate.passes_keys
-            return remote(provider, name, base_url, key, transport, callers_pay=pay)
-
-        self._names[EMBEDDED] = embedded(plugins.load("providers", EMBEDDED))
-        runners = [Runner(model.name, build(model, model.name)) for model in self._models]
-        for runner in runners:
-            others = [other for other in runners if other is not runner]
-            self._names[runner.name] = _racing([runner, *others], self._hedges) if others else runner.answer
-        self._runners = runners if len(runners) > 1 else []
-        self._names.update(self._functions)
-        if self._models:
-            self._rest = self._names[self._models[0].name]
-        else:
-            self._rest = build(Model("any"), None)
-
-    # --- the innermost of the turn -----------------------------------------------------------------
-
-    def _ask(self, turn: Turn, send: Send) -> Awaitable[None]:
-        """Let the model that the turn names answer it."""
-        if not turn.model and not self._models:
-            if not self.settings.model:
-                raise BadRequest(
-                    "The request names no model.",
-                    param="model",
-                    hint='send "model", or set LLM_MODEL for those who do not',
-                )
-            turn.model = self.settings.model
-        answer = self._names.get(turn.model) or self._rest
-        assert answer is not None
-        return answer(turn, send)
-
     async def _finish(self, turn: Turn) -> None:
         for hook in self._after:
             await call(hook, turn)
-
-    # --- what the pages ask ------------------------------------------------------------------------
-
-    async def models(self, key: str | None) -> list[dict[str, Any]]:
-        """Return the models that a request may name, as the OpenAI API lists them."""
-        self._build()
-        ours = [{"id": name, "object": "model", "created": 0, "owned_by": "firstword"} for name in self._names]
-        if self._models:
-            return ours
-        assert self._transport is not None
-        provider = plugins.load("providers", DIALECT)
-        return ours + await listed(provider, self.settings.base_url, self._held_key or key, self._transport)
-
-    def states(self) -> dict[str, str]:
-        """Return the state of each of several models: "closed" (it is asked), "open" (it is not) or "half-open"."""
-        return {runner.name: runner.health.state(now()) for runner in self._runners}
-
-    async def unready(self) -> list[str]:
-        """Return what keeps the server from serving, a sentence each."""
-        self._build()
-        assert self._transport is not None
-        urls = {self._base_url(model) for model in self._remotes}
-        checks = [self._transport.reach(url) for url in sorted(urls)]
-        results = await asyncio.gather(*checks, return_exceptions=True)
-        reasons = [result.message for result in results if isinstance(result, UpstreamError)]
-        # One model within reach is enough to serve.
-        return reasons if len(reasons) == len(urls) else []
-
-
-def _racing(runners: Sequence[Runner], hedges: Budget) -> CallNext:
-    async def ask(turn: Turn, send: Send) -> None:
-        await race(turn, send, runners, hedges)
-
-    return ask
-
-
-def _check_new(name: str, others: Iterable[str]) -> None:
-    if name in others:
-        raise ConfigError(f"There are two models {name!r}.", hint="give one of them another name")
-
-
-def _as_model(model: Model | str) -> Model:
-    """Read "gpt-5-mini" or "openai:gpt-5-mini"; a colon within a model's own name ("llama3:8b") stays."""
-    if isinstance(model, Model):
-        return model
-    if model == EMBEDDED:
-        return Model(EMBEDDED, provider=EMBEDDED)
-    prefix, colon, name = model.partition(":")
-    if colon and prefix in plugins.known("providers"):
-        return Model(name, provider=prefix)
-    return Model(model)
 
 
 def _keyed(model: Model) -> Model:

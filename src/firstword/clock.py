@@ -1,4 +1,8 @@
-"""Time: one monotonic clock, ways to bound a wait, and whether a wait was cut short on purpose."""
+"""Time: one monotonic clock, ways to bound a wait, and whether a wait was cut short on purpose.
+
+Everybody asks for the time as `clock.now()`, by its full name, so that `firstword.testing` can put a clock that jumps
+in its place.
+"""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from . import clock
 from .admission import is_key
 from .chunk import Chunk
-from .clock import now
 from .errors import (
     ConfigError,
     Error,
@@ -88,12 +88,12 @@ def remote(
             raise
 
     async def _exchange(turn: Turn, send: Send, model: str, key: str | None) -> None:
-        asked = turn.timeline.asked = now()
+        asked = turn.timeline.asked = clock.now()
         connection = await transport.request(
             provider.request(turn, model=model, base_url=base_url, key=key), within=turn.policy.first_token_timeout
         )
         try:
-            turn.timeline.answered = now()
+            turn.timeline.answered = clock.now()
             deadline = asked + turn.policy.first_token_timeout
             if connection.status != 200 or not provider.streams(connection.headers):
                 body = await _read_page(connection, deadline)
@@ -142,7 +142,7 @@ async def _read_page(connection: Connection, deadline: float, limit: int = MAX_E
     page = b""
     try:
         while len(page) < limit:
-            data = await connection.read(deadline - now())
+            data = await connection.read(deadline - clock.now())
             if not data:
                 break
             page += data
@@ -155,7 +155,7 @@ def embedded(provider: Embedded) -> CallNext:
     """Return the model that answers in the process, at its own pace."""
 
     async def play(turn: Turn, send: Send) -> None:
-        turn.timeline.asked = turn.timeline.answered = now()
+        turn.timeline.asked = turn.timeline.answered = clock.now()
         request = turn.request
         if not turn.stream:
             request = {**request, "stream_options": {"include_usage": True}}
@@ -176,7 +176,7 @@ async def listed(provider: Remote, base_url: str, key: str | None, transport: Tr
     try:
         connection = await transport.request(provider.models(base_url=base_url, key=key), within=LIST_TIMEOUT)
         try:
-            page = await _read_page(connection, now() + LIST_TIMEOUT, MAX_LIST)
+            page = await _read_page(connection, clock.now() + LIST_TIMEOUT, MAX_LIST)
         finally:
             connection.release()
         models = msgspec.json.decode(page)["data"] if connection.status == 200 else []

@@ -14,8 +14,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from . import clock
 from .chunk import Chunk
-from .clock import now
 from .errors import ConfigError
 from .turn import CallNext, Send, Turn
 
@@ -32,7 +32,7 @@ def own(function: Callable[..., Any]) -> CallNext:
         )
 
     async def answer(turn: Turn, send: Send) -> None:
-        turn.timeline.asked = turn.timeline.answered = now()
+        turn.timeline.asked = turn.timeline.answered = clock.now()
         words = _Words(turn, send)
         if takes == 2:
             await function(turn, words.mark)

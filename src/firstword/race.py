@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from . import clock
 from .chunk import Chunk, Unspoken
-from .clock import now
 from .errors import AllModelsFailed, UpstreamError, UpstreamSilent
 from .health import Budget, Health
 from .policy import P95
@@ -62,7 +62,7 @@ class _Race:
         # When all fail just now the first one is asked: perhaps it is back, and nothing is lost.
         self._start(self._fit() or self._waiting[0])
         while True:
-            within = None if self._hedge_at is None else max(self._hedge_at - now(), 0.0)
+            within = None if self._hedge_at is None else max(self._hedge_at - clock.now(), 0.0)
             ended, _ = await asyncio.wait(self._lanes, timeout=within, return_when=asyncio.FIRST_COMPLETED)
             if self.winner is not None:
                 await self.winner.finish()
@@ -85,7 +85,7 @@ class _Race:
 
     def _fit(self) -> Runner | None:
         """Return the best model that was not asked yet, and does not fail just now."""
-        at = now()
+        at = clock.now()
         return next((each for each in self._waiting if each.health.breaker(self.turn.key).may_ask(at)), None)
 
     def _start(self, runner: Runner) -> None:
@@ -145,7 +145,7 @@ class Lane:
         self._course = course
         self.runner = runner
         self._breaker = runner.health.breaker(course.turn.key)
-        self.asked = now()
+        self.asked = clock.now()
         self._is_judged = False  # its breaker knows how this attempt ended
         outer = course.turn.timeline
         self.turn = replace(
@@ -192,7 +192,7 @@ class Lane:
         mine, outer = self.turn.timeline, self._course.turn.timeline
         outer.asked, outer.answered, outer.spoke = mine.asked, mine.answered, mine.spoke
         self._course.turn.answered_by = self.runner.name
-        self.runner.health.spoke_after(now() - self.asked)
+        self.runner.health.spoke_after(clock.now() - self.asked)
         self._course.decide(self)
 
     async def deliver(self) -> None:
@@ -214,12 +214,12 @@ class Lane:
         """Note that the model failed; what another one would have refused as well says nothing of it."""
         if error.retryable:
             self._is_judged = True
-            self._breaker.failed(now(), error.retry_after)
+            self._breaker.failed(clock.now(), error.retry_after)
 
     def overtaken(self) -> None:
         """Note that another model, asked later, spoke sooner."""
         self._is_judged = True
-        self._breaker.overtaken(now())
+        self._breaker.overtaken(clock.now())
 
     def leave(self) -> None:
         """End the attempt, wherever it is; a model that spoke has done well, also when the caller did not wait."""

@@ -7,8 +7,8 @@ wakes in any case for what needs it: the end, a failure, a caller who reads too 
 
 from __future__ import annotations
 
+from . import clock
 from .chunk import Chunk
-from .clock import now
 from .errors import UpstreamTimeout, UpstreamTruncated
 from .providers import Decoder
 from .transport import Connection, late
@@ -41,7 +41,7 @@ class Relay:
         decoder = self._decoder
         while not decoder.done:
             try:
-                more = await self._connection.listen(self._take, self._deadline - now())
+                more = await self._connection.listen(self._take, self._deadline - clock.now())
             except (UpstreamTimeout, UpstreamTruncated) as error:
                 if decoder.finished:
                     return  # every word is here; only the end mark is missing
@@ -56,7 +56,7 @@ class Relay:
             if not more:
                 return
             if decoder.finished:
-                self._deadline = min(self._deadline, now() + END_GRACE)
+                self._deadline = min(self._deadline, clock.now() + END_GRACE)
 
     def _take(self, data: bytes) -> float | None:
         """Take what came, and pass it on if nobody has to wait for that; returns as a Sink does."""
@@ -66,7 +66,7 @@ class Relay:
         if at_once is not None and timeline.spoke is not None:
             words = decoder.words(data)
             if words is not None:
-                self._deadline = now() + self._stall
+                self._deadline = clock.now() + self._stall
                 self._is_full = not at_once(words)
                 return None if self._is_full else self._stall
         chunks = decoder.feed(data)
@@ -82,8 +82,8 @@ class Relay:
                 self._is_full = True
                 return None
         if chunks and timeline.spoke is not None:
-            self._deadline = now() + self._stall
-        return None if decoder.finished or decoder.done else self._deadline - now()
+            self._deadline = clock.now() + self._stall
+        return None if decoder.finished or decoder.done else self._deadline - clock.now()
 
     async def _pass_on(self) -> None:
         """Send the chunks of one read, to leave in one write; the last event of all leaves with the `[DONE]` behind it.
@@ -107,4 +107,4 @@ class Relay:
             turn.corked = True
             await self._send(last)
         if said_something and turn.timeline.spoke is not None:
-            self._deadline = now() + self._stall
+            self._deadline = clock.now() + self._stall

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from . import clock
 from .chunk import Chunk
-from .clock import now
 from .errors import Error
 from .policy import Policy
 
@@ -23,7 +23,7 @@ from .policy import Policy
 class Timeline:
     """When each thing happened, in seconds on the monotonic clock; None when it did not."""
 
-    received: float = field(default_factory=now)  # the request's head was read
+    received: float = field(default_factory=lambda: clock.now())  # the request's head was read
     admitted: float | None = None  # the key was accepted
     prepared: float | None = None  # the body was read and understood
     asked: float | None = None  # the request left for the model
@@ -136,7 +136,7 @@ class Turn:
     def hears(self, chunk: Chunk) -> None:
         """Note when the model first spoke."""
         if self.timeline.spoke is None and chunk.speaks:
-            self.timeline.spoke = now()
+            self.timeline.spoke = clock.now()
 
     @property
     def text(self) -> str:

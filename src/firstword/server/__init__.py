@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
+from .. import clock
 from ..admission import Gate
-from ..clock import Timer, now, timeout, was_cancelled
+from ..clock import Timer, timeout, was_cancelled
 from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamSilent, UpstreamTimeout
 from ..platforms import Platform
 from ..policy import Policy
@@ -96,7 +97,7 @@ class Server:
             if path not in CHAT_PATHS:
                 await self._pages.answer(path, scope, send)
             else:
-                await self._chat_completions(scope, receive, send, now())
+                await self._chat_completions(scope, receive, send, clock.now())
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -193,7 +194,7 @@ class Server:
             raise MethodNotAllowed(f"{_TAIL} takes POST.", allow=["POST"])
         headers = read_headers(scope["headers"])
         key = self._gate.admit(headers, scope.get("client"))
-        admitted = now()
+        admitted = clock.now()
         bounds = self._bounds
         here = None if exchange is None else exchange.take_body()
         body = await read_body(receive, headers, here, limit=bounds.max_body, within=bounds.body_timeout)
@@ -201,7 +202,7 @@ class Server:
         turn = self._platform.read(read_json(body), headers=headers, query=query, path=scope["path"], key=key)
         turn.timeline.received = received
         turn.timeline.admitted = admitted
-        turn.timeline.prepared = now()
+        turn.timeline.prepared = clock.now()
         turn.policy = self._policy
         return turn
 
@@ -242,7 +243,7 @@ class Server:
     def _end(self, turn: Turn, status: int, *, hung_up: bool) -> None:
         """Note the end of a turn, and start what comes after it, off the reply's path."""
         timeline = turn.timeline
-        timeline.ended = now()
+        timeline.ended = clock.now()
         spoke = -1.0 if timeline.spoke is None else timeline.spoke - timeline.received
         error = turn.error
         level = logging.INFO if error is None else logging.WARNING

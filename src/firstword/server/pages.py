@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypeAlias
 
+from .. import clock
 from ..admission import Gate
-from ..clock import now
 from ..errors import Error, MethodNotAllowed, NotFound
 from .request import read_headers
 from .writers import ASGISend, refuse, send_body, send_json
@@ -80,8 +80,8 @@ class Pages:
     async def _ready(self, scope: Scope, send: ASGISend) -> None:
         """The process can serve: an upstream is within reach."""
         async with self._checking:
-            if self._checked is None or now() - self._checked[0] > READY_FOR:
-                self._checked = (now(), await self._info.unready())
+            if self._checked is None or clock.now() - self._checked[0] > READY_FOR:
+                self._checked = (clock.now(), await self._info.unready())
             reasons = self._checked[1]
         value = {"status": "unready" if reasons else "ready", "reasons": reasons, "models": self._info.states()}
         await send_json(send, 503 if reasons else 200, value, {})

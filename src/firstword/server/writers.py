@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from .. import clock
 from ..chunk import Chunk
-from ..clock import now
 from ..errors import Error, UpstreamProtocolError
 from ..turn import Turn
 from ..wire import DONE, frame
@@ -180,7 +180,7 @@ class EventWriter:
 
     def _start(self) -> None:
         self.status = 200
-        self._turn.timeline.sent = now()
+        self._turn.timeline.sent = clock.now()
 
 
 class ObjectWriter:
@@ -209,7 +209,7 @@ class ObjectWriter:
         """Send the whole reply."""
         whole = completion(self._turn.reply.chunks)
         self.status = 200
-        self._turn.timeline.sent = now()
+        self._turn.timeline.sent = clock.now()
         await send_json(self._asgi_send, 200, whole, {"x-request-id": self._turn.id})
 
     async def conclude(self, words: str) -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 
-from ..clock import now
+from .. import clock
 from ..errors import UpstreamConnectError, UpstreamError
 from ..wire import HttpRequest
 from .alarm import late
@@ -61,26 +61,26 @@ class Transport:
         if request.body or request.method == "POST":
             head += b"content-length: %d\r\n" % len(request.body)
         head += b"\r\n"
-        deadline = now() + within
+        deadline = clock.now() + within
         connection = self._take(origin)
         if connection is not None:
-            started = now()
+            started = clock.now()
             try:
                 await self._exchange(connection, head, request.body, deadline)
                 # A 408 that was on its way while the connection was idle is no answer to this request.
-                if connection.status != 408 or now() - started > STALE_WINDOW:
+                if connection.status != 408 or clock.now() - started > STALE_WINDOW:
                     return connection
                 connection.abort()
             except UpstreamConnectError:
-                if connection.heard or now() - started > STALE_WINDOW:
+                if connection.heard or clock.now() - started > STALE_WINDOW:
                     raise
-        connection = await self._dial(origin, min(self._connect_timeout, deadline - now()))
+        connection = await self._dial(origin, min(self._connect_timeout, deadline - clock.now()))
         return await self._exchange(connection, head, request.body, deadline)
 
     async def _exchange(self, connection: Connection, head: bytes, body: bytes, deadline: float) -> Connection:
         try:
-            await connection.send(head, body, deadline - now())
-            await connection.head(deadline - now())
+            await connection.send(head, body, deadline - clock.now())
+            await connection.head(deadline - clock.now())
         except BaseException:
             connection.abort()
             raise
@@ -153,14 +153,14 @@ class Transport:
         closed_one = self._closed_one[origin]
         while True:
             closed_one.clear()
-            began = now()
+            began = clock.now()
             try:
                 await self.reach(url)
             except UpstreamError as error:
                 log.debug("upstream is not reachable host=%s reason=%r", error.detail, error.message)
             else:
                 await closed_one.wait()
-                if now() - began > pause:
+                if clock.now() - began > pause:
                     pause = WARM_PAUSE
                     continue
             # An upstream that is away, or that hangs up at once, is asked ever more rarely.

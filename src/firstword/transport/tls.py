@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable, Hashable
 from functools import lru_cache
 
-from ..clock import now
+from .. import clock
 
 CERTIFICATE_AGE = 3600.0  # seconds for which a look at the certificate is enough; the lifetime of a ticket can be days
 MAX_ORIGINS = 64  # origins whose sessions are kept; a server has a handful
@@ -59,7 +59,7 @@ class Resumption:
         server_hostname: str | None = None,
     ) -> ssl.SSLObject:
         """Begin a connection that offers the last session, as `SSLContext.wrap_bio` does with `session=`."""
-        if now() - self._verified_at > CERTIFICATE_AGE:
+        if clock.now() - self._verified_at > CERTIFICATE_AGE:
             self._last = None
         session = self._last.session if self._last is not None else None
         return self._context.wrap_bio(incoming, outgoing, server_side, server_hostname, session)
@@ -68,7 +68,7 @@ class Resumption:
         """Take the session of a connection whose handshake is whole."""
         self._last = connection
         if not connection.session_reused:
-            self._verified_at = now()
+            self._verified_at = clock.now()
 
     def failed(self) -> None:
         """Forget the session: it may be why."""

@@ -1,0 +1,147 @@
+"""What may answer a turn: the models that the user named, the functions, the demo, and which of them a turn means.
+
+With several models the others stand in for the one that is asked (`race`). Without any, the name that a turn brings
+goes to `base_url` as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any
+
+from . import clock, plugins
+from .errors import BadRequest, ConfigError, UpstreamError
+from .health import Budget
+from .model import Model, embedded, listed, remote
+from .providers import Embedded, Remote
+from .race import Runner, race
+from .transport import Transport
+from .turn import CallNext, Send, Turn
+
+DIALECT = "openai"  # what a server speaks when nobody says otherwise
+EMBEDDED = "demo"  # always there: a new user hears something before there is a key
+
+
+class Roster:
+    """All that may answer, made ready within the event loop that it lives in.
+
+    base_url, api_key: where a model is that names no other place, and the server's own key for that place.
+    default: the model of a turn that names none, when there is no list; None = such a turn is refused.
+    callers_pay: callers' own keys reach a model that has none.
+    hedges: what a turn may cost beyond one request.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        functions: Mapping[str, CallNext],
+        transport: Transport,
+        *,
+        base_url: str,
+        api_key: str | None,
+        default: str | None,
+        callers_pay: bool,
+        hedges: Budget,
+    ) -> None:
+        self._transport = transport
+        self._base_url = base_url
+        self._api_key = api_key
+        self._default = default
+        self._callers_pay = callers_pay
+        self._has_list = bool(models)
+        self._remotes: list[Model] = []
+        runners = [Runner(model.name, self._ready(model, model.name)) for model in models]
+        self.runners = runners if len(runners) > 1 else []  # those of a race
+        self._names: dict[str, CallNext] = {EMBEDDED: embedded(plugins.load("providers", EMBEDDED))}
+        for runner in runners:
+            others = [other for other in runners if other is not runner]
+            self._names[runner.name] = _racing([runner, *others], hedges) if others else runner.answer
+        self._names.update(functions)
+        self.rest = self._names[models[0].name] if models else self._ready(Model("any"), None)  # any other name
+
+    def _ready(self, model: Model, name: str | None) -> CallNext:
+        provider = plugins.load("providers", model.provider)
+        if not isinstance(provider, Remote):
+            assert isinstance(provider, Embedded)
+            return embedded(provider)
+        self._remotes.append(model)
+        url = where(model, self._base_url)
+        # The server's key belongs to its own base_url; one elsewhere, on the same host too, may be somebody else's.
+        key = model.api_key or (self._api_key if url.rstrip("/") == self._base_url.rstrip("/") else None)
+        return remote(provider, name, url, key, self._transport, callers_pay=self._callers_pay)
+
+    def ask(self, turn: Turn, send: Send) -> Awaitable[None]:
+        """Let the model that the turn names answer it. Raises BadRequest when it names none and there is none."""
+        if not turn.model and not self._has_list:
+            if not self._default:
+                raise BadRequest(
+                    "The request names no model.",
+                    param="model",
+                    hint='send "model", or set LLM_MODEL for those who do not',
+                )
+            turn.model = self._default
+        answer = self._names.get(turn.model) or self.rest
+        return answer(turn, send)
+
+    def keep_warm(self) -> None:
+        """Connect to every upstream, and stay connected."""
+        for model in self._remotes:
+            self._transport.keep_warm(where(model, self._base_url))
+
+    # --- what the pages ask ------------------------------------------------------------------------
+
+    async def models(self, key: str | None) -> list[dict[str, Any]]:
+        """Return the models that a request may name, as the OpenAI API lists them."""
+        ours = [{"id": name, "object": "model", "created": 0, "owned_by": "firstword"} for name in self._names]
+        if self._has_list:
+            return ours
+        provider = plugins.load("providers", DIALECT)
+        return ours + await listed(provider, self._base_url, self._api_key or key, self._transport)
+
+    def states(self) -> dict[str, str]:
+        """Return the state of each of several models: "closed" (it is asked), "open" (it is not) or "half-open"."""
+        return {runner.name: runner.health.state(clock.now()) for runner in self.runners}
+
+    async def unready(self) -> list[str]:
+        """Return what keeps the server from serving, a sentence each."""
+        urls = {where(model, self._base_url) for model in self._remotes}
+        checks = [self._transport.reach(url) for url in sorted(urls)]
+        results = await asyncio.gather(*checks, return_exceptions=True)
+        reasons = [result.message for result in results if isinstance(result, UpstreamError)]
+        # One model within reach is enough to serve.
+        return reasons if len(reasons) == len(urls) else []
+
+
+def where(model: Model, base_url: str) -> str:
+    """Return where a model is: as it says itself, else as its provider does; the plain dialect is at `base_url`."""
+    if model.base_url:
+        return model.base_url
+    provider = plugins.load("providers", model.provider)
+    own: str | None = None if model.provider == DIALECT else getattr(provider, "base_url", None)
+    return own or base_url
+
+
+def as_model(model: Model | str) -> Model:
+    """Read "gpt-5-mini" or "openai:gpt-5-mini"; a colon within a model's own name ("llama3:8b") stays."""
+    if isinstance(model, Model):
+        return model
+    if model == EMBEDDED:
+        return Model(EMBEDDED, provider=EMBEDDED)
+    prefix, colon, name = model.partition(":")
+    if colon and prefix in plugins.known("providers"):
+        return Model(name, provider=prefix)
+    return Model(model)
+
+
+def check_new(name: str, others: Iterable[str]) -> None:
+    """Raise ConfigError when another model has this name."""
+    if name in others:
+        raise ConfigError(f"There are two models {name!r}.", hint="give one of them another name")
+
+
+def _racing(runners: Sequence[Runner], hedges: Budget) -> CallNext:
+    async def ask(turn: Turn, send: Send) -> None:
+        await race(turn, send, runners, hedges)
+
+    return ask
