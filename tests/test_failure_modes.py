@@ -26,7 +26,7 @@ FRIEND = "Hello there, friend."
 
 @pytest.fixture(scope="module")
 def served(upstream: Upstream) -> Iterator[Served]:
-    app = App(base_url=upstream.base_url, first_token_timeout=0.2, stall_timeout=0.2)
+    app = App(base_url=upstream.base_url, first_token_timeout=0.2, stall_timeout=0.2, hedge_share=0)
 
     @app.model("breaks")
     async def breaks(_: Turn) -> AsyncIterator[str]:

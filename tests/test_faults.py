@@ -31,7 +31,7 @@ WHOLE_AFTER = 6  # writes: from the finish_reason on, no word is missing
 @pytest.fixture(scope="module")
 def served(upstream: Upstream) -> Iterator[Served]:
     """One server for all faults: whatever one turn suffers, the next is served."""
-    running = Served(App(base_url=upstream.base_url, first_token_timeout=5, stall_timeout=5))
+    running = Served(App(base_url=upstream.base_url, first_token_timeout=5, stall_timeout=5, hedge_share=0))
     yield running
     running.stop()
 

@@ -20,7 +20,7 @@ FLOORS = {
     **dict.fromkeys(["wire", "admission", "policy", "health", "settings", "plugins"], 2),
     **dict.fromkeys(["chunk", "transport"], 3),
     **dict.fromkeys(["turn"], 4),
-    **dict.fromkeys(["providers", "platforms"], 5),
+    **dict.fromkeys(["providers", "platforms", "telemetry"], 5),
     **dict.fromkeys(["server", "model", "roster", "relay", "race", "fill", "hooks", "own", "serving"], 6),
     **dict.fromkeys(["app"], 7),
     **dict.fromkeys(["firstword", "cli", "__main__", "testing"], 8),

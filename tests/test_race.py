@@ -14,7 +14,7 @@ from caller import Caller
 from caller import turn as turn_of
 from served import Served
 
-from firstword import App, Chunk, Model, Send, Turn, health
+from firstword import App, Chunk, ConfigError, Model, Send, Turn, health
 from firstword.race import Runner, race
 from firstword.testing import Upstream, script
 
@@ -62,6 +62,20 @@ async def test_the_model_that_a_request_names_is_asked_first(
 
     assert asked(upstream, f"{marker} second") == ["second", "first"]
     assert asked(upstream, f"{marker} any") == ["first", "second"]
+
+
+async def test_the_models_may_stand_in_the_environment(
+    start: Callable[..., Served], upstream: Upstream, marker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No code is needed for a second model; what code says wins."""
+    monkeypatch.setenv("FIRSTWORD_MODELS", "one, two")
+    caller = Caller(start(App(base_url=upstream.base_url)).url)
+    assert (await caller.says(user=marker, model="any", scripts=[BROKEN, ANSWER])).text == FRIEND
+    assert asked(upstream, marker) == ["one", "two"]
+    assert list(await states(start(App(["three", "four"])))) == ["three", "four"]
+    monkeypatch.setenv("FIRSTWORD_MODELS", "one,,two")
+    with pytest.raises(ConfigError, match="A model has no name"):
+        App(base_url=upstream.base_url)
 
 
 async def test_a_slow_model_that_speaks_first_after_all_has_the_turn(

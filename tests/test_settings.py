@@ -16,6 +16,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("base_url", "LLM_BASE_URL", "http://one.example/v1", "http://one.example/v1", "http://two.example/v1"),
     ("api_key", "LLM_API_KEY", "sk-one", SecretStr("sk-one"), "sk-two"),
     ("model", "LLM_MODEL", "gpt-5-mini", "gpt-5-mini", "llama3:8b"),
+    ("models", "FIRSTWORD_MODELS", "m1, groq:m2", ["m1", "groq:m2"], ["m3"]),
     ("keys", "FIRSTWORD_KEYS", "one, two", [SecretStr("one"), SecretStr("two")], ["three"]),
     ("open", "FIRSTWORD_OPEN", "true", True, False),
     ("platform", "FIRSTWORD_PLATFORM", "openai", "openai", "agora"),
@@ -100,6 +101,8 @@ def test_every_setting_can_be_given_to_the_app(field: str, name: str, text: str,
     if field in ("host", "port"):
         with pytest.raises(TypeError):
             App(**{field: other})
+    elif field == "models":  # an App takes Models as well
+        assert [model.name for model in App(models=other)._models] == other
     else:
         assert _shown(getattr(App(**{field: other}).settings, field)) == other
 

@@ -17,7 +17,7 @@ import pytest
 import trustme
 from requests_of_a_test import everything
 
-from firstword.clock import now
+from firstword import clock
 from firstword.errors import UpstreamConnectError, UpstreamTimeout
 from firstword.transport import Connection, Transport, tls
 from firstword.wire import HttpRequest
@@ -229,8 +229,8 @@ async def test_the_certificate_is_looked_at_again_after_an_hour(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have expired since; resumed sessions do not prolong the hour."""
-    began, passed = now(), 0.0
-    monkeypatch.setattr(tls, "now", lambda: began + passed)
+    began, passed = clock.now(), 0.0
+    monkeypatch.setattr(clock, "now", lambda: began + passed)
     site, transport = Site(), Transport()
     async with site.served(side(authority)):
         for passed in (0.0, 0.6, 0.9, 1.2, 1.8):

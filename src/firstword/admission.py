@@ -78,8 +78,11 @@ class Gate:
 
         `client` is the peer's (host, port), as ASGI gives it.
         """
-        if self.local_only:
-            _check_local(headers, client)
+        if self.local_only and not _is_local(headers, client):
+            raise Forbidden(
+                "This server holds a key and has no gate keys, so it answers its own machine only.",
+                hint="its operator can set FIRSTWORD_KEYS, or start it with --open",
+            )
         if self._holds_key and not self._digests:
             return None
         key = read_key(headers)
@@ -93,6 +96,17 @@ class Gate:
             raise Unauthorized("This key is not one of the server's.", hint="ask its operator for a key")
         return None
 
+    def admit_operator(self, headers: Mapping[str, str], client: Sequence[Any] | None) -> None:
+        """Let in who may look inside: with a gate key, or, where there are none, from this machine.
+
+        Raises Unauthorized or Forbidden.
+        """
+        if self._digests:
+            self.admit(headers, client)
+        elif not _is_local(headers, client):
+            said = "Without gate keys this page is for the server's own machine only."
+            raise Forbidden(said, hint="its operator can set FIRSTWORD_KEYS")
+
 
 def is_loopback(host: str) -> bool:
     """True for this machine's own addresses and names."""
@@ -105,8 +119,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_local(headers: Mapping[str, str], client: Sequence[Any] | None) -> None:
-    """Raise Forbidden unless the request was made on this machine, for this machine.
+def _is_local(headers: Mapping[str, str], client: Sequence[Any] | None) -> bool:
+    """True when the request was made on this machine, for this machine.
 
     A tunnel or port forward (Codespaces, ngrok) and a rebound DNS name arrive from loopback too: they are told by
     the Host header and by what a proxy adds. So does a page of any site in a browser here, which may post without
@@ -118,11 +132,7 @@ def _check_local(headers: Mapping[str, str], client: Sequence[Any] | None) -> No
         named.append(headers["origin"].partition("://")[2])
     # A Unix socket has no client address; file permissions guard it.
     peer_is_local = client is None or is_loopback(str(client[0]))
-    if not peer_is_local or forwarded or not all(is_loopback(_without_port(host)) for host in named):
-        raise Forbidden(
-            "This server holds a key and has no gate keys, so it answers its own machine only.",
-            hint="its operator can set FIRSTWORD_KEYS, or start it with --open",
-        )
+    return peer_is_local and not forwarded and all(is_loopback(_without_port(host)) for host in named)
 
 
 # What proxies, tunnels and balancers add to a request that they pass on.

@@ -26,6 +26,7 @@ from .model import Model
 from .own import own
 from .roster import DIALECT, EMBEDDED, Roster, as_model, check_new, where
 from .server import Bounds, Server
+from .telemetry import Counts
 from .transport import Origin, Proxy, Transport, read_proxy, split
 from .turn import CallNext, Stage, Turn, compose, foreign
 
@@ -93,7 +94,7 @@ class App:
         self.settings = load(**given)
         if isinstance(models, (str, Model)):
             raise ConfigError("`models` is not a list.", hint="write models=['gpt-5-mini']")
-        self._models = [_keyed(as_model(each)) for each in models]
+        self._models = [_keyed(as_model(each)) for each in models or self.settings.models]
         self._platform = plugins.load("platforms", self.settings.platform)
         self._functions: dict[str, CallNext] = {}
         self._stages: list[Stage] = []
@@ -104,7 +105,7 @@ class App:
         self._transport: Transport | None = None
         self._roster: Roster | None = None
         self._policy = self.settings.policy()
-        self._hedges = Budget(self.settings.hedge_share)
+        self._extra = Budget(self.settings.hedge_share)
         # What cannot work is told now, not in the first call: a wrong URL, key, proxy, name or provider.
         for each in [Model("any", self.settings.base_url, self._held_key), *self._models]:
             plugins.load("providers", each.provider)
@@ -242,7 +243,7 @@ class App:
             api_key=self._held_key,
             default=settings.model,
             callers_pay=self.gate.passes_keys,
-            hedges=self._hedges,
+            extra=self._extra,
         )
         self._server = Server(
             compose(self._in_order(), self._roster.ask),
@@ -251,6 +252,7 @@ class App:
             bounds=Bounds(settings.max_body, settings.body_timeout),
             policy=self._policy,
             info=self._roster,
+            counts=Counts(),
             after=self._finish if self._after else None,
             debug=settings.debug,
         )
@@ -262,7 +264,7 @@ class App:
         """Return the stages, outermost first; each line says why it stands where it does. What is off is not there."""
         stages: list[Stage] = []
         if self._policy.fillers or self._before:  # a hook may ask for some: `turn.adjust(fillers=...)`
-            stages.append(fill)  # over hooks and stages, which can be the slow ones
+            stages.append(fill(self._platform))  # over hooks and stages, which can be the slow ones
         if self._before:
             stages.append(before(self._before))  # hooks change the request that every later stage reads
         if self._on_chunk:

@@ -166,6 +166,12 @@ class Unspoken:
         while self._size > MAX_UNSPOKEN and len(self._chunks) > 2:
             self._size -= len(self._chunks.pop(1).frame)
 
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The tokens as they were counted last; some servers count with every chunk."""
+        counted = (chunk.data["usage"] for chunk in reversed(self._chunks) if isinstance(chunk.look().usage, dict))
+        return next(counted, None)
+
     def take(self) -> list[Chunk]:
         """Return them all, and keep none."""
         chunks, self._chunks, self._size = self._chunks, [], 0

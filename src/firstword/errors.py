@@ -158,13 +158,24 @@ class TooManyRequests(RequestError):
 # --- the model's fault: the next model, else the caller is told ------------------------------------
 
 
+NO_MONEY = "insufficient_quota"  # a 429 that no waiting mends
+RETRY_PAUSE = 0.1  # seconds before the same model is asked again, when its server does not say
+
+
 class UpstreamError(Error):
-    """A model did not answer as it should. `model` is its name, `retryable` says whether another may be asked."""
+    """A model did not answer as it should. `model` is its name, `retryable` says whether another may be asked.
+
+    `again_after`: seconds after which the same question may find the same model well; None = it would be in vain.
+    `began`: some of its answer was passed on. `is_second`: it was asked for a second time.
+    """
 
     status = 502
     type = "upstream_error"
     code = "upstream_error"
     retryable = True
+    again_after: float | None = None
+    began = False
+    is_second = False
 
     def __init__(self, message: str, *, model: str = "", hint: str | None = None, detail: str | None = None) -> None:
         super().__init__(message, hint=hint, detail=detail)
@@ -175,17 +186,27 @@ class UpstreamError(Error):
         """Seconds after which its server said that it may be asked again; None when it did not say."""
         return None
 
+    def headers(self) -> dict[str, str]:
+        # What was tried twice is not better for a third time.
+        return {"x-should-retry": "false"} if self.is_second else {}
+
 
 class UpstreamSilent(UpstreamError):
-    """An answer ended without a word: empty, blank, or reasoning only."""
+    """An answer ended without a word: empty, blank, reasoning only, or withheld by a content filter."""
 
     code = "upstream_silent"
+
+    def __init__(self, *, model: str = "", withheld: bool = False) -> None:
+        said = "The model's server withheld its answer." if withheld else "The model ended its answer without a word."
+        super().__init__(said, model=model)
+        self.retryable = not withheld  # a content policy is not for another model to go round
 
 
 class UpstreamConnectError(UpstreamError):
     """No connection could be made: refused, unknown host, TLS, or the proxy on the way."""
 
     code = "upstream_unreachable"
+    again_after = RETRY_PAUSE
 
 
 class UpstreamStatusError(UpstreamError):
@@ -214,6 +235,8 @@ class UpstreamStatusError(UpstreamError):
         if isinstance(word, str) and word.replace("_", "").isalnum() and len(word) <= 64:
             self.code = word  # the server's own word for it: what the operator looks for in the log
         self.retryable = status in (408, 409, 429) or status >= 500
+        if self.retryable and self.passed.get("x-should-retry") != "false" and self.code != NO_MONEY:
+            self.again_after = RETRY_PAUSE if self.retry_after is None else self.retry_after
 
     @property
     def retry_after(self) -> float | None:
@@ -227,7 +250,7 @@ class UpstreamStatusError(UpstreamError):
         return {"error": dict(self.error)} if self.error is not None else super().body()
 
     def headers(self) -> dict[str, str]:
-        headers = dict(self.passed)
+        headers = {**self.passed, **super().headers()}
         if not self.retryable:
             headers.setdefault("x-should-retry", "false")
         return headers
@@ -244,6 +267,8 @@ class UpstreamTimeout(UpstreamError):
     ) -> None:
         super().__init__(message, model=model, hint=hint, detail=detail)
         self.phase = phase
+        if phase == "connect":  # any other has used up the time
+            self.again_after = RETRY_PAUSE
 
 
 class UpstreamProtocolError(UpstreamError):
@@ -256,6 +281,7 @@ class UpstreamTruncated(UpstreamError):
     """The stream ended with neither `finish_reason` nor `[DONE]`: words are missing."""
 
     code = "upstream_truncated"
+    again_after = RETRY_PAUSE
 
 
 class AllModelsFailed(UpstreamError):

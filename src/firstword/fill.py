@@ -1,46 +1,74 @@
 """Say a filler when nothing was said for too long: once a turn, before the answer, as the beginning of its reply.
 
 What comes of the answer before its first word is held back, so that a filler can still go before it; what follows a
-filler gets its id. A chunk that needs no waiting goes on without any, as it would without this stage.
+filler gets its id, its time and its model. A chunk that needs no waiting goes on without any, as it would without this
+stage.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .chunk import Chunk, Unspoken
 from .clock import Timer
 from .errors import UpstreamSilent
-from .turn import CallNext, Send, Turn
+from .platforms import Platform
+from .turn import CallNext, Send, Stage, Turn, words
+
+# Pipecat has the model begin each answer with one of these, and takes it off again.
+# Source: https://docs.pipecat.ai/server/utilities/turn-management/filter-incomplete-turns
+MARKS = frozenset("✓○◐")
+DEMANDS_A_MARK = re.compile(r"first (character|symbol|sign)\b", re.IGNORECASE)
 
 
-async def fill(turn: Turn, send: Send, call_next: CallNext) -> None:
-    """Stage: when nothing was said by `turn.policy.fill_after`, say one of `turn.policy.fillers`.
+def fill(platform: Platform) -> Stage:
+    """Return the stage that says one of `turn.policy.fillers` when nothing was said by `turn.policy.fill_after`.
 
-    It commits the reply: what fails from then on has no status of its own. A reply in one piece gets none.
-    Raises UpstreamSilent when a filler is all that was said.
+    The words get the form that the platform wants. They commit the reply: what fails from then on has no status of
+    its own. Raises UpstreamSilent when a filler is all that was said.
     """
-    if not turn.stream:
-        await call_next(turn, send)
-        return
-    filler = _Filler(turn, send)
-    try:
-        await call_next(turn, filler)
-        await filler.finish()
-    except asyncio.CancelledError:
-        filler.give_up()  # nobody waits any more for what the caller does not read
-        raise
-    finally:
-        await filler.stop()
+
+    async def wait_and_say(turn: Turn, send: Send, call_next: CallNext) -> None:
+        if not turn.stream:
+            await call_next(turn, send)
+            return
+        filler = _Filler(turn, send, platform)
+        try:
+            await call_next(turn, filler)
+            await filler.finish()
+        except asyncio.CancelledError:
+            filler.give_up()  # nobody waits any more for what the caller does not read
+            raise
+        finally:
+            await filler.stop()
+
+    return wait_and_say
+
+
+def suits(turn: Turn) -> bool:
+    """Return whether words may stand before the answer: a person hears it, and its first character is free."""
+    modalities = turn.request.get("modalities")
+    is_text = not isinstance(modalities, list) or "audio" not in modalities
+    return is_text and not (turn.silent or turn.wants_json or any(map(_demands_a_mark, turn.messages)))
+
+
+def _demands_a_mark(message: dict[str, Any]) -> bool:
+    if message.get("role") not in ("system", "developer"):
+        return False
+    text = words(message.get("content"))
+    return not MARKS.isdisjoint(text) or DEMANDS_A_MARK.search(text) is not None
 
 
 class _Filler:
     """The `send` below this stage."""
 
-    def __init__(self, turn: Turn, send: Send) -> None:
+    def __init__(self, turn: Turn, send: Send, platform: Platform) -> None:
         self._turn = turn
+        self._platform = platform
+        self._named: dict[str, Any] = {}  # what says that a chunk is a part of the reply which the filler has begun
         self._send = send
         self._has_answer = False  # the answer's own first word was spoken
         self._unspoken = Unspoken()
@@ -56,11 +84,12 @@ class _Filler:
 
     def _say(self) -> None:
         turn = self._turn
-        if self._has_answer or turn.filled or turn.silent:
+        if self._has_answer or turn.filled or not suits(turn):
             return
         turn.filled = True
         turn.corked = False
-        chunk = _filler(turn, turn.policy.fillers)
+        chunk = turn.chunk({"role": "assistant", "content": self._platform.filler(_chosen(turn))})
+        self._named = {name: chunk.data[name] for name in ("id", "created", "model")}
         if self._write is None:
             self._saying = asyncio.ensure_future(self._send(chunk))
         elif not self._write(chunk):
@@ -95,7 +124,7 @@ class _Filler:
             if not self._has_answer and (self._turn.filled or self._turn.policy.fillers):
                 return []
             chunks = self._unspoken.take()
-        return _joined(self._turn.id, chunks) if self._turn.filled else chunks
+        return _joined(self._named, chunks) if self._turn.filled else chunks
 
     async def finish(self) -> None:
         """Take the end of the answer: without a filler, one that says nothing goes on as it is."""
@@ -103,9 +132,9 @@ class _Filler:
         if self._has_answer:
             return
         if self._turn.filled and not self._turn.silent:
-            raise UpstreamSilent("The model ended its answer without a word.", model=self._turn.model)
+            raise UpstreamSilent(model=self._turn.model)
         chunks = self._unspoken.take()
-        for chunk in _joined(self._turn.id, chunks) if self._turn.filled else chunks:
+        for chunk in _joined(self._named, chunks) if self._turn.filled else chunks:
             await self._send(chunk)
 
     def give_up(self) -> None:
@@ -130,19 +159,19 @@ class _Filler:
             self._saying = None
 
 
-def _filler(turn: Turn, fillers: Sequence[str]) -> Chunk:
-    # Another one in the next turn of a conversation, and the same one when an engine asks again.
-    words = fillers[len(turn.messages) // 2 % len(fillers)]
-    return turn.chunk({"role": "assistant", "content": words})
+def _chosen(turn: Turn) -> str:
+    """Return another filler in the next turn of a conversation, and the same one when an engine asks again."""
+    fillers = turn.policy.fillers
+    return fillers[len(turn.messages) // 2 % len(fillers)]
 
 
-def _joined(id: str, chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Return chunks as parts of the reply `id`, which has begun: nobody says again who speaks."""
+def _joined(named: dict[str, Any], chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Return chunks as parts of a reply that has begun, so `named`: nobody says again who speaks."""
     joined = []
     for chunk in chunks:
         choices = [_without_role(choice) for choice in chunk.data.get("choices") or []]
         if not choices or any(choice.get("finish_reason") or choice["delta"] for choice in choices):
-            joined.append(chunk.changed(id=id, choices=choices))
+            joined.append(chunk.changed(**named, choices=choices))
     return joined
 
 

@@ -100,19 +100,22 @@ class Health:
 
 
 class Budget:
-    """Requests beyond one a turn: at most `share` of all turns may cost one."""
+    """Requests beyond one a turn, whatever for: at most `share` of all turns may cost one.
+
+    `turns` counts the turns, and is added to by whoever begins one. `most` may be saved up.
+    """
 
     def __init__(self, share: float, most: float = 10.0) -> None:
+        self.turns = 0
         self._share = share
-        self._most = most
+        self._most = max(most, share)
         self._left = 1.0 if share > 0 else 0.0
-
-    def earn(self) -> None:
-        """Note a turn."""
-        self._left = min(self._left + self._share, max(self._most, self._share))
+        self._counted = 0  # turns that `_left` knows of
 
     def spend(self) -> bool:
         """Take one request; False when there is none left."""
+        self._left = min(self._left + (self.turns - self._counted) * self._share, self._most)
+        self._counted = self.turns
         if self._left < 1.0:
             return False
         self._left -= 1.0

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -32,6 +33,10 @@ NO_RETRY = {"x-should-retry": "false"}  # what the operator must mend is the sam
 MAX_ERROR_BODY = 64 * 1024  # bytes of an error page that are worth reading
 MAX_LIST = 1024 * 1024  # bytes of a list of models
 LIST_TIMEOUT = 3.0  # seconds for it; the page is a help, not a turn
+
+
+# Asks a model a second time: the turn, its send, what the first time failed with, and when that was.
+Again: TypeAlias = Callable[[Turn, Send, UpstreamError, float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +72,12 @@ def remote(
     transport: Transport,
     *,
     callers_pay: bool = True,
+    again: Again | None = None,
 ) -> CallNext:
     """Return the model `name` behind `base_url`; None means the one that the turn names.
 
-    `callers_pay` says that callers' own keys reach this model when it has none.
+    `callers_pay` says that callers' own keys reach this model when it has none. `again` is called with what failed
+    before anything of the answer came, when asking the same once more may help; in a race the race does that.
     """
     origin, _ = split(base_url)
 
@@ -79,16 +86,20 @@ def remote(
         key = api_key or turn.key
         if key is None and not origin.is_loopback:
             raise _missing_key(model, callers_pay)
+        asked = turn.timeline.asked = clock.now()
         try:
-            await _exchange(turn, send, model, key)
+            await _exchange(turn, send, model, key, asked)
+            return
         except UpstreamError as error:
             error.model = error.model or model
             if api_key and error.status in (401, 403):
                 raise _own_key_refused(model, origin.authority) from None
-            raise
+            if again is None or error.began or error.again_after is None:
+                raise
+            failed = error
+        await again(turn, send, failed, asked)
 
-    async def _exchange(turn: Turn, send: Send, model: str, key: str | None) -> None:
-        asked = turn.timeline.asked = clock.now()
+    async def _exchange(turn: Turn, send: Send, model: str, key: str | None, asked: float) -> None:
         connection = await transport.request(
             provider.request(turn, model=model, base_url=base_url, key=key), within=turn.policy.first_token_timeout
         )
@@ -99,7 +110,12 @@ def remote(
                 body = await _read_page(connection, deadline)
                 raise provider.refuse(connection.status, connection.headers, body, secret=key)
             decoder = provider.decoder(turn, secret=key)
-            await Relay(turn, send, connection, decoder, deadline=deadline).run()
+            relay = Relay(turn, send, connection, decoder, deadline=deadline)
+            try:
+                await relay.run()
+            except UpstreamError as error:
+                error.began = relay.began
+                raise
             connection.drain()
         finally:
             connection.release()

@@ -1,9 +1,9 @@
 """The staggered race: ask several models, each a little later than the one before, and pass on the first that speaks.
 
-The next model is asked when the last one was silent for `hedge_after`, or at once when one has failed; each is asked
-once. Speech decides: what comes before it (a role, a blank, reasoning) is held back. Who lost is cancelled and
-awaited. After the first spoken word nobody is replaced. Only an UpstreamError counts as failing: a bug is raised,
-never hedged. Source of the shape: RFC 8305, happy eyeballs.
+The next model is asked when the last one was silent for `hedge_after`, or at once when one has failed. When all have
+failed and there is still time, one of them is asked once more. Speech decides: what comes before it (a role, a blank,
+reasoning) is held back. Who lost is cancelled and awaited. After the first spoken word nobody is replaced. Only an
+UpstreamError counts as failing: a bug is raised, never hedged. Source of the shape: RFC 8305, happy eyeballs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from . import clock
 from .chunk import Chunk, Unspoken
 from .errors import AllModelsFailed, UpstreamError, UpstreamSilent
 from .health import Budget, Health
-from .policy import P95
-from .turn import CallNext, Send, Timeline, Turn, nothing
+from .policy import P95, Policy
+from .turn import Attempt, CallNext, Send, Timeline, Turn, nothing
 
 HEDGE_AFTER = 1.2  # seconds, for "p95" while too few answers are known
+LEAST = 0.001  # seconds; a sleep may take longer than it should
+WITHHELD = "content_filter"  # the finish_reason of an answer that a content policy has taken away
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,30 @@ class Runner:
     health: Health = field(default_factory=Health)
 
 
-async def race(turn: Turn, send: Send, runners: Sequence[Runner], hedges: Budget) -> None:
+async def race(turn: Turn, send: Send, runners: Sequence[Runner], extra: Budget) -> None:
     """Let one of `runners`, best first, answer the turn; those that fail just now are asked only when all do.
 
+    `extra` is what hedges and second tries are paid from; going on to the next model after a failure is free.
     Raises what the winner raises; the first error when no other model could mend any of them; else AllModelsFailed.
     """
-    hedges.earn()
-    course = _Race(turn, send, runners, hedges)
+    course = _Race(turn, send, runners, extra, clock.now())
     try:
+        course.begin()
+        await course.run()
+    finally:
+        await course.clear()
+
+
+async def once_more(
+    turn: Turn, send: Send, answer: CallNext, failed: UpstreamError, *, asked: float, extra: Budget
+) -> None:
+    """Let a model that stands alone, and `failed` before it began to speak, try a second time, if there is any use.
+
+    Raises what `failed` when there is not, else what the second try ends with.
+    """
+    course = _Race(turn, send, (), extra, asked)
+    try:
+        await course.fall_back(Runner(failed.model, answer), failed, asked)
         await course.run()
     finally:
         await course.clear()
@@ -47,20 +65,33 @@ async def race(turn: Turn, send: Send, runners: Sequence[Runner], hedges: Budget
 class _Race:
     """One turn's race."""
 
-    def __init__(self, turn: Turn, send: Send, runners: Sequence[Runner], hedges: Budget) -> None:
+    def __init__(self, turn: Turn, send: Send, runners: Sequence[Runner], extra: Budget, began: float) -> None:
         self.turn = turn
         self.send = send
         self.at_once: Callable[[Chunk], bool] | None = getattr(send, "at_once", None)
         self.winner: Lane | None = None
         self._waiting = list(runners)
-        self._hedges = hedges
+        self._is_alone = not runners
+        self._extra = extra
         self._lanes: dict[asyncio.Task[None], Lane] = {}
-        self._causes: list[UpstreamError] = []
+        self._failed: list[tuple[Runner, UpstreamError]] = []
         self._hedge_at: float | None = None  # when the next model is asked as well
+        self._last_at = began + turn.policy.first_token_timeout  # a second try must have spoken by then
+        self._may_repeat = True
+
+    def begin(self) -> None:
+        """Ask the first model. When all fail just now it is asked all the same: perhaps it is back."""
+        self._start(self._fit() or self._waiting[0], "first")
+
+    async def fall_back(self, runner: Runner, failed: UpstreamError, asked: float) -> None:
+        """Begin with a model that was asked without a race, and has failed."""
+        code = failed.code or failed.type
+        self.turn.attempts.append(Attempt(runner.name, "first", asked, None, clock.now(), "failed", code))
+        self._failed.append((runner, failed))
+        await self._repeat()
 
     async def run(self) -> None:
-        # When all fail just now the first one is asked: perhaps it is back, and nothing is lost.
-        self._start(self._fit() or self._waiting[0])
+        """Go on until one has spoken to its end, or all have failed."""
         while True:
             within = None if self._hedge_at is None else max(self._hedge_at - clock.now(), 0.0)
             ended, _ = await asyncio.wait(self._lanes, timeout=within, return_when=asyncio.FIRST_COMPLETED)
@@ -76,10 +107,10 @@ class _Race:
             if self.winner is not None:
                 return
             fit = self._fit()
-            if fit is not None and (ended or self._hedges.spend()):
-                self._start(fit)
+            if fit is not None and (ended or self._extra.spend()):
+                self._start(fit, "failover" if ended else "hedge")
             elif ended and not self._lanes:
-                raise self._failure()
+                await self._repeat()
             else:
                 self._hedge_at = None
 
@@ -88,15 +119,19 @@ class _Race:
         at = clock.now()
         return next((each for each in self._waiting if each.health.breaker(self.turn.key).may_ask(at)), None)
 
-    def _start(self, runner: Runner) -> None:
-        self._waiting.remove(runner)
-        self.turn.asked.append(runner.name)
-        lane = Lane(self, runner)
+    def _start(self, runner: Runner, why: str) -> None:
+        if runner in self._waiting:
+            self._waiting.remove(runner)
+        policy = self.turn.policy
+        if why == "retry":
+            left = max(self._last_at - clock.now(), LEAST)
+            policy = replace(policy, first_token_timeout=left)
+        lane = Lane(self, runner, why, policy)
         self._lanes[lane.task] = lane
-        after = self.turn.policy.hedge_after
+        after = policy.hedge_after
         if after == P95:
             after = runner.health.p95() or HEDGE_AFTER
-        self._hedge_at = lane.asked + float(after) if after is not None and self._waiting else None
+        self._hedge_at = lane.attempt.asked + float(after) if after is not None and self._waiting else None
 
     async def _take_down(self, lane: Lane) -> None:
         """Note how a model that has not spoken ended: it failed, or wins if silence is meant. Raises what is a bug."""
@@ -105,29 +140,48 @@ class _Race:
             if self.turn.silent:
                 await lane.deliver()
                 return
-            error = UpstreamSilent("The model ended its answer without a word.", model=lane.runner.name)
+            error = UpstreamSilent(withheld=lane.is_withheld())
         if not isinstance(error, UpstreamError):
             raise error
         error.model = error.model or lane.runner.name
-        self._causes.append(error)
+        self._failed.append((lane.runner, error))
         lane.failed(error)
         if not error.retryable:
             self._waiting.clear()  # nobody else would take it either; who was asked already may prove us wrong
+            self._may_repeat = False
+
+    async def _repeat(self) -> None:
+        """Ask the model that may soonest be well again once more. Raises what is to be told when there is no use."""
+        at = clock.now()
+        left = self._last_at - at
+        again = [
+            (error.again_after, position)
+            for position, (runner, error) in enumerate(self._failed)
+            if error.again_after is not None
+            and error.again_after < left
+            and runner.health.breaker(self.turn.key).may_ask(at + error.again_after)
+        ]
+        if not again or not self._may_repeat or not self._extra.spend():
+            raise self._failure()
+        pause, position = min(again)
+        self._may_repeat = False
+        await asyncio.sleep(pause)
+        self._start(self._failed[position][0], "retry")
 
     def _failure(self) -> UpstreamError:
         """Return what is to be told when nobody has spoken."""
-        if any(cause.retryable for cause in self._causes):
-            return AllModelsFailed(self._causes)
-        return self._causes[0]
+        causes = [error for _, error in self._failed]
+        if self._is_alone:
+            return causes[-1]
+        return AllModelsFailed(causes) if any(cause.retryable for cause in causes) else causes[0]
 
     def decide(self, winner: Lane) -> None:
         """Let `winner` have the turn: the others are cancelled, those that were asked before it as too slow."""
         self.winner = winner
         for lane in self._lanes.values():
-            if lane is not winner:
+            if lane is not winner and not lane.task.done():
                 lane.task.cancel()
-                if lane.asked < winner.asked and not lane.task.done():
-                    lane.overtaken()
+                lane.lost(was_overtaken=lane.attempt.asked < winner.attempt.asked)
 
     async def clear(self) -> None:
         """End every model that is still being asked, and wait until its connection is closed."""
@@ -141,20 +195,21 @@ class _Race:
 class Lane:
     """One model's way: the `send` of an attempt, which holds back what comes before the first word."""
 
-    def __init__(self, course: _Race, runner: Runner) -> None:
+    def __init__(self, course: _Race, runner: Runner, why: str, policy: Policy) -> None:
         self._course = course
         self.runner = runner
         self._breaker = runner.health.breaker(course.turn.key)
-        self.asked = clock.now()
-        self._is_judged = False  # its breaker knows how this attempt ended
+        self.attempt = Attempt(runner.name, why, clock.now())
+        course.turn.attempts.append(self.attempt)
         outer = course.turn.timeline
         self.turn = replace(
             course.turn,
             timeline=Timeline(outer.received, outer.admitted, outer.prepared),
+            policy=policy,
             flush=self._flush,
         )
         self._unspoken = Unspoken()
-        self._breaker.asked(self.asked)
+        self._breaker.asked(self.attempt.asked)
         self.task: asyncio.Task[None] = asyncio.ensure_future(runner.answer(self.turn, self))
 
     async def __call__(self, chunk: Chunk) -> None:
@@ -178,6 +233,7 @@ class Lane:
         """Return what is to be sent now: nothing until this model speaks, then all that was held back."""
         if self._course.winner is None:
             self._unspoken.add(chunk)
+            self.attempt.chunks += 1
             if not chunk.speaks:
                 return ()
             self._win()
@@ -191,9 +247,13 @@ class Lane:
     def _win(self) -> None:
         mine, outer = self.turn.timeline, self._course.turn.timeline
         outer.asked, outer.answered, outer.spoke = mine.asked, mine.answered, mine.spoke
-        self._course.turn.answered_by = self.runner.name
-        self.runner.health.spoke_after(clock.now() - self.asked)
+        self.attempt.spoke = clock.now()
+        self.runner.health.spoke_after(self.attempt.spoke - self.attempt.asked)
         self._course.decide(self)
+
+    def is_withheld(self) -> bool:
+        """True when a content policy has taken the answer away."""
+        return any(chunk.finish_reason == WITHHELD for chunk in self._unspoken.take())
 
     async def deliver(self) -> None:
         """Send what was held back of an answer that is meant to be silent."""
@@ -212,25 +272,42 @@ class Lane:
 
     def failed(self, error: UpstreamError) -> None:
         """Note that the model failed; what another one would have refused as well says nothing of it."""
+        self._end("failed" if self.attempt.spoke is None else "cut")
+        self.attempt.error = error.code or error.type
+        error.is_second = self.attempt.why == "retry"
         if error.retryable:
-            self._is_judged = True
             self._breaker.failed(clock.now(), error.retry_after)
+        elif self.attempt.spoke is not None:
+            self._breaker.spoke()
+        else:
+            self._breaker.left()
 
-    def overtaken(self) -> None:
-        """Note that another model, asked later, spoke sooner."""
-        self._is_judged = True
-        self._breaker.overtaken(clock.now())
+    def lost(self, *, was_overtaken: bool) -> None:
+        """Note that another model spoke sooner; one that was asked before it was slow."""
+        self._end("lost")
+        if was_overtaken:
+            self._breaker.overtaken(clock.now())
+        else:
+            self._breaker.left()
 
     def leave(self) -> None:
         """End the attempt, wherever it is; a model that spoke has done well, also when the caller did not wait."""
         self.task.cancel()
-        if not self._is_judged:
-            self._is_judged = True
-            if self._course.winner is self:
+        if not self.attempt.outcome:
+            has_spoken = self.attempt.spoke is not None
+            self._end("answered" if has_spoken else "left")
+            if has_spoken:
                 self._breaker.spoke()
             else:
                 self._breaker.left()
+        self._course.turn.stalls += self.turn.stalls
         self.turn.flush = nothing
+
+    def _end(self, outcome: str) -> None:
+        attempt = self.attempt
+        attempt.outcome, attempt.ended = outcome, clock.now()
+        if attempt.spoke is None:
+            attempt.usage = self._unspoken.usage
 
     async def _flush(self) -> None:
         if self._course.winner is self:

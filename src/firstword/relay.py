@@ -14,6 +14,7 @@ from .providers import Decoder
 from .transport import Connection, late
 from .turn import Send, Turn
 
+SENTENCE_ENDS = frozenset(".!?…\n。！？；।؟")
 END_GRACE = 0.5  # seconds for usage and `[DONE]` after the answer is whole; some servers never send them
 
 
@@ -23,7 +24,19 @@ class Relay:
     `deadline` is when the first word must have been spoken; after it the turn's stall_timeout is allowed between two.
     """
 
-    __slots__ = ("_at_once", "_chunks", "_connection", "_deadline", "_decoder", "_is_full", "_send", "_stall", "_turn")
+    __slots__ = (
+        "_at_once",
+        "_chunks",
+        "_connection",
+        "_deadline",
+        "_decoder",
+        "_is_full",
+        "_send",
+        "_sentence_due",
+        "_stall",
+        "_turn",
+        "began",
+    )
 
     def __init__(self, turn: Turn, send: Send, connection: Connection, decoder: Decoder, *, deadline: float) -> None:
         self._turn = turn
@@ -35,6 +48,8 @@ class Relay:
         self._stall = turn.policy.stall_timeout
         self._chunks: list[Chunk] = []  # those that wait for the task
         self._is_full = False  # the caller's socket had no room: wait for it first
+        self._sentence_due: float | None = None  # when a sentence must have ended; None before the first word
+        self.began = False  # something was passed on
 
     async def run(self) -> None:
         """Pass the answer on to its end. Raises UpstreamError when it does not come to one."""
@@ -66,23 +81,23 @@ class Relay:
         if at_once is not None and timeline.spoke is not None:
             words = decoder.words(data)
             if words is not None:
-                self._deadline = clock.now() + self._stall
+                self._hear(words)
                 self._is_full = not at_once(words)
-                return None if self._is_full else self._stall
+                return None if self._is_full else self._deadline - clock.now()
         chunks = decoder.feed(data)
+        self.began = self.began or bool(chunks)
         if at_once is None or decoder.failure is not None:
             self._chunks = chunks
             return None
         for chunk in chunks:
             if timeline.spoke is None:
                 self._turn.hears(chunk)
+            self._hear(chunk)
             self._turn.corked = decoder.done or chunk is not chunks[-1]
             if not at_once(chunk):
                 self._chunks = chunks[chunks.index(chunk) + 1 :]
                 self._is_full = True
                 return None
-        if chunks and timeline.spoke is not None:
-            self._deadline = clock.now() + self._stall
         return None if decoder.finished or decoder.done else self._deadline - clock.now()
 
     async def _pass_on(self) -> None:
@@ -91,8 +106,8 @@ class Relay:
         The first word waits for nothing: a stage may take its time over the chunks behind it.
         """
         turn = self._turn
+        began = clock.now()
         chunks, self._chunks = self._chunks, []
-        said_something = bool(chunks) or self._is_full
         if self._is_full:
             self._is_full = False
             await turn.flush()
@@ -100,11 +115,25 @@ class Relay:
         for chunk in chunks:
             turn.corked = turn.timeline.spoke is not None and chunk is not chunks[-1]
             turn.hears(chunk)
+            self._hear(chunk)
             await self._send(chunk)
         if len(chunks) > 1:
             await turn.flush()  # a stage may have kept the last chunk of the read to itself
         if last is not None:
             turn.corked = True
             await self._send(last)
-        if said_something and turn.timeline.spoke is not None:
-            self._deadline = clock.now() + self._stall
+        if turn.timeline.spoke is not None:
+            self._deadline += clock.now() - began  # a slow caller or stage is not the model's silence
+
+    def _hear(self, chunk: Chunk) -> None:
+        """Note that words came, and whether an engine can speak them: it waits for the end of a sentence."""
+        text = chunk.text
+        if (not text or text.isspace()) and not chunk.speaks:
+            return
+        at = clock.now()
+        self._deadline = at + self._stall
+        if self._sentence_due is None or not SENTENCE_ENDS.isdisjoint(text):
+            self._sentence_due = self._deadline
+        elif at > self._sentence_due and text:
+            self._sentence_due = self._deadline
+            self._turn.stalls += 1

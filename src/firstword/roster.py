@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from . import clock, plugins
 from .errors import BadRequest, ConfigError, UpstreamError
 from .health import Budget
-from .model import Model, embedded, listed, remote
+from .model import Again, Model, embedded, listed, remote
 from .providers import Embedded, Remote
-from .race import Runner, race
+from .race import Runner, once_more, race
 from .transport import Transport
 from .turn import CallNext, Send, Turn
 
@@ -29,7 +30,7 @@ class Roster:
     base_url, api_key: where a model is that names no other place, and the server's own key for that place.
     default: the model of a turn that names none, when there is no list; None = such a turn is refused.
     callers_pay: callers' own keys reach a model that has none.
-    hedges: what a turn may cost beyond one request.
+    extra: what turns may cost beyond one request each.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Roster:
         api_key: str | None,
         default: str | None,
         callers_pay: bool,
-        hedges: Budget,
+        extra: Budget,
     ) -> None:
         self._transport = transport
         self._base_url = base_url
@@ -50,17 +51,20 @@ class Roster:
         self._default = default
         self._callers_pay = callers_pay
         self._has_list = bool(models)
+        self._extra = extra
         self._remotes: list[Model] = []
-        runners = [Runner(model.name, self._ready(model, model.name)) for model in models]
-        self.runners = runners if len(runners) > 1 else []  # those of a race
+        alone = len(models) < 2
+        runners = [Runner(model.name, self._ready(model, model.name, alone=alone)) for model in models]
+        self.runners = [] if alone else runners  # those of a race
         self._names: dict[str, CallNext] = {EMBEDDED: embedded(plugins.load("providers", EMBEDDED))}
         for runner in runners:
             others = [other for other in runners if other is not runner]
-            self._names[runner.name] = _racing([runner, *others], hedges) if others else runner.answer
+            self._names[runner.name] = _racing([runner, *others], extra) if others else runner.answer
         self._names.update(functions)
-        self.rest = self._names[models[0].name] if models else self._ready(Model("any"), None)  # any other name
+        # What answers any other name.
+        self.rest = self._names[models[0].name] if models else self._ready(Model("any"), None, alone=True)
 
-    def _ready(self, model: Model, name: str | None) -> CallNext:
+    def _ready(self, model: Model, name: str | None, *, alone: bool) -> CallNext:
         provider = plugins.load("providers", model.provider)
         if not isinstance(provider, Remote):
             assert isinstance(provider, Embedded)
@@ -69,7 +73,8 @@ class Roster:
         url = where(model, self._base_url)
         # The server's key belongs to its own base_url; one elsewhere, on the same host too, may be somebody else's.
         key = model.api_key or (self._api_key if url.rstrip("/") == self._base_url.rstrip("/") else None)
-        return remote(provider, name, url, key, self._transport, callers_pay=self._callers_pay)
+        ask = partial(remote, provider, name, url, key, self._transport, callers_pay=self._callers_pay)
+        return ask(again=_again(ask(), self._extra)) if alone else ask()
 
     def ask(self, turn: Turn, send: Send) -> Awaitable[None]:
         """Let the model that the turn names answer it. Raises BadRequest when it names none and there is none."""
@@ -81,6 +86,7 @@ class Roster:
                     hint='send "model", or set LLM_MODEL for those who do not',
                 )
             turn.model = self._default
+        self._extra.turns += 1
         answer = self._names.get(turn.model) or self.rest
         return answer(turn, send)
 
@@ -140,8 +146,15 @@ def check_new(name: str, others: Iterable[str]) -> None:
         raise ConfigError(f"There are two models {name!r}.", hint="give one of them another name")
 
 
-def _racing(runners: Sequence[Runner], hedges: Budget) -> CallNext:
+def _racing(runners: Sequence[Runner], extra: Budget) -> CallNext:
     async def ask(turn: Turn, send: Send) -> None:
-        await race(turn, send, runners, hedges)
+        await race(turn, send, runners, extra)
+
+    return ask
+
+
+def _again(answer: CallNext, extra: Budget) -> Again:
+    async def ask(turn: Turn, send: Send, failed: UpstreamError, asked: float) -> None:
+        await once_more(turn, send, answer, failed, asked=asked, extra=extra)
 
     return ask

@@ -43,11 +43,17 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("LLM_MODEL"),
         description="The model for a request that names none.",
     )
+    models: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="What may answer, in order of preference, separated by commas, as in `gpt-5-mini,groq:llama3-70b`.",
+    )
     keys: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list, description="Gate keys, separated by commas: who may call a server that holds a key."
     )
     open: bool = Field(False, description="Serve everybody although the server holds a key.")
-    platform: str = Field("agora", description="The dialect of requests: `agora` (reads plain OpenAI too) or `openai`.")
+    platform: str = Field(
+        "agora", description="The dialect of requests: `agora` (reads plain OpenAI too), `elevenlabs` or `openai`."
+    )
     host: str = Field("0.0.0.0", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     max_body: int = Field(20 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
@@ -61,7 +67,9 @@ class Settings(BaseSettings):
         description="Seconds without speech before the next of `models` is asked as well; `p95`: learnt for each; "
         "`none`: only after a failure.",
     )
-    hedge_share: float = Field(0.1, ge=0, le=1, description="Share of turns that may cost a second request.")
+    hedge_share: float = Field(
+        0.1, ge=0, le=1, description="Share of turns that may cost a second request, to another model or to the same."
+    )
     fillers: Annotated[list[str], NoDecode] = Field(
         default_factory=list, description="What may be said while nothing else is, separated by vertical bars."
     )
@@ -93,10 +101,10 @@ class Settings(BaseSettings):
             on_cut=self.on_cut,
         )
 
-    @field_validator("keys", mode="before")
+    @field_validator("keys", "models", mode="before")
     @classmethod
-    def _split_keys(cls, value: Any) -> Any:
-        return [key.strip() for key in value.split(",")] if isinstance(value, str) else value
+    def _split_list(cls, value: Any) -> Any:
+        return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
 
 
 def load(**given: Any) -> Settings:

@@ -33,6 +33,29 @@ class Timeline:
     ended: float | None = None  # the turn was over, however it ended
 
 
+@dataclass(slots=True)
+class Attempt:
+    """One request to a model, where a turn may cost several, and what became of it. Times are monotonic seconds.
+
+    why: "first", "hedge" (the one before was silent), "failover" (it had failed) or "retry" (nobody else was left).
+    outcome: "answered" (it spoke, and had the turn), "cut" (it spoke, and failed then), "failed", "lost" (another one
+        spoke first) or "left" (nobody waited any more); empty while it runs.
+    error: the code of what it failed with; empty when it did not.
+    chunks: how many came before it spoke or ended, most of them reasoning: about the tokens that it may cost.
+    usage: the tokens that its server has counted, if it said so before it was cancelled; a reply has its own.
+    """
+
+    model: str
+    why: str
+    asked: float
+    spoke: float | None = None
+    ended: float | None = None
+    outcome: str = ""
+    error: str = ""
+    chunks: int = 0
+    usage: dict[str, Any] | None = None
+
+
 def _new_id() -> str:
     return f"chatcmpl-{os.urandom(16).hex()}"
 
@@ -43,9 +66,13 @@ async def nothing() -> None:
 
 @dataclass(slots=True)
 class Reply:
-    """What the caller was sent, filled in as the turn ends."""
+    """What the caller was sent, filled in as the turn ends.
+
+    `truncated` says that the model began to speak and was cut off: words are missing, whatever was said instead.
+    """
 
     chunks: list[Chunk] = field(default_factory=list)
+    truncated: bool = False
 
     @property
     def text(self) -> str:
@@ -55,6 +82,8 @@ class Reply:
     @property
     def finish_reason(self) -> str | None:
         """Why the model stopped; None when it was cut off."""
+        if self.truncated:
+            return None
         return next((chunk.finish_reason for chunk in reversed(self.chunks) if chunk.finish_reason), None)
 
     @property
@@ -95,8 +124,9 @@ class Turn:
     policy: Policy = _POLICY  # what is done against silence; change it by `adjust`
     silent: bool = False  # an answer without a word is meant: no other model is asked, nothing is said instead
     filled: bool = False  # a filler was said
-    asked: list[str] = field(default_factory=list)  # the models of a race, in the order in which they were asked
-    answered_by: str | None = None  # the one of them that spoke
+    apologised: bool = False  # the apology was said
+    attempts: list[Attempt] = field(default_factory=list)  # all requests, when there could be more than one
+    stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
     adjusted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know of an adjustment
 
     def adjust(self, **changes: Any) -> None:
@@ -137,6 +167,17 @@ class Turn:
         """Note when the model first spoke."""
         if self.timeline.spoke is None and chunk.speaks:
             self.timeline.spoke = clock.now()
+
+    @property
+    def wants_json(self) -> bool:
+        """True when a program reads the reply, not a person: words of ours would break it."""
+        wanted = self.request.get("response_format")
+        return isinstance(wanted, dict) and str(wanted.get("type")).startswith("json")
+
+    @property
+    def answered_by(self) -> str | None:
+        """The model that spoke, when there could be several; None when none has."""
+        return next((attempt.model for attempt in self.attempts if attempt.spoke is not None), None)
 
     @property
     def text(self) -> str:

@@ -18,6 +18,7 @@ from firstword import App, Model
 from firstword.server import CHAT_PATHS
 from firstword.server.openapi import document
 from firstword.server.pages import Pages
+from firstword.telemetry import Counts
 from firstword.testing import Upstream
 from firstword.testing.upstream import MODELS
 
@@ -172,7 +173,7 @@ def test_what_is_answered_is_documented() -> None:
     app = App(warm=False)
     plain = {path for path in CHAT_PATHS if path.count("/chat/completions") == 1}
 
-    assert {path for path, _ in DOCUMENTED} == plain | set(Pages(app.gate, app).paths) - {"/"}
+    assert {path for path, _ in DOCUMENTED} == plain | set(Pages(app.gate, app, Counts()).paths) - {"/"}
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

@@ -9,9 +9,12 @@ from ..turn import Turn
 
 
 class Platform(Protocol):
-    """Reads one voice engine's requests."""
+    """Reads one voice engine's requests, and knows how it wants to be spoken to."""
 
     def read(
         self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
     ) -> Turn:
         """Return the turn that a request asks for; `body` is taken over. Raises BadRequest that names the field."""
+
+    def filler(self, words: str) -> str:
+        """Return a filler in the form that the engine speaks at once; `words` end with a space."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..turn import Turn
-from .openai import check
+from .openai import check, identity
 
 # `vendor: custom` adds these to the root; the rest are the keys that integrators put into `llm.params` to say
 # who is on the line.
@@ -54,6 +54,10 @@ class Agora:
             **_identity(engine, marks),
         )
 
+    def filler(self, words: str) -> str:
+        """Return the words as they are."""
+        return words
+
 
 def _flatten_params(body: dict[str, Any]) -> None:
     """Lift a nested `params` object, which some engine versions send, to the root; what stands there already wins."""
@@ -69,9 +73,9 @@ def _identity(engine: dict[str, Any], marks: list[dict[str, Any]]) -> dict[str, 
     if not engine:
         return {}
     return {
-        "session": _text(engine.get("session_id")),
-        "user": _text(engine.get("user_uid")) or _speaker(marks),
-        "channel": _text(engine.get("channel")),
+        "session": identity(engine.get("session_id")),
+        "user": identity(engine.get("user_uid")) or _speaker(marks),
+        "channel": identity(engine.get("channel")),
         "number": engine["turn_id"] if isinstance(engine.get("turn_id"), int) else None,
     }
 
@@ -81,13 +85,8 @@ def _speaker(marks: list[dict[str, Any]]) -> str | None:
     for mark in reversed(marks):
         metadata = mark.get("metadata")
         if isinstance(metadata, dict) and metadata.get("user"):
-            return _text(metadata["user"])
+            return identity(metadata["user"])
     return None
-
-
-def _text(value: Any) -> str | None:
-    """Return an identity as text; engines send numbers as well."""
-    return str(value) if isinstance(value, (str, int)) and value != "" else None
 
 
 platform = Agora()

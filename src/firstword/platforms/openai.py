@@ -30,6 +30,10 @@ class OpenAI:
         check(body)
         return Turn(request=body, stream=bool(body.get("stream")), key=key, headers=headers, query=query, path=path)
 
+    def filler(self, words: str) -> str:
+        """Return the words as they are."""
+        return words
+
 
 def check(body: dict[str, Any]) -> None:
     """Check what the relay depends on, and bring image parts into OpenAI's shape. Raises BadRequest."""
@@ -77,6 +81,11 @@ def _normalise_image(part: dict[str, Any], where: str) -> None:
         raise BadRequest(f"`{where}.image_url.url` is missing.", param=f"{where}.image_url.url")
     part["type"] = "image_url"
     part["image_url"] = image
+
+
+def identity(value: Any) -> str | None:
+    """Return an identity as text; engines send numbers as well. None when there is none."""
+    return str(value) if isinstance(value, (str, int)) and value != "" else None
 
 
 platform = OpenAI()

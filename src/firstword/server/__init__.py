@@ -20,6 +20,7 @@ from ..clock import Timer, timeout, was_cancelled
 from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamSilent, UpstreamTimeout
 from ..platforms import Platform
 from ..policy import Policy
+from ..telemetry import Counts
 from ..turn import CallNext, Turn, nothing
 from .apology import said_instead
 from .pages import Info, Pages
@@ -76,6 +77,7 @@ class Server:
         bounds: Bounds,
         policy: Policy,
         info: Info,
+        counts: Counts,
         after: AfterTurn | None = None,
         debug: bool = False,
     ) -> None:
@@ -86,7 +88,8 @@ class Server:
         self._policy = policy
         self._after = after
         self._debug = debug
-        self._pages = Pages(gate, info)
+        self._counts = counts
+        self._pages = Pages(gate, info, counts)
         self._jobs: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: ASGISend) -> None:
@@ -211,7 +214,7 @@ class Server:
         try:
             await self._handler(turn, writer)
             if not (writer.has_spoken or turn.silent or turn.policy.apology is None):
-                raise UpstreamSilent("The model ended its answer without a word.", model=turn.model)
+                raise UpstreamSilent(model=turn.model)
             await writer.close()
             return None
         except Gone:
@@ -233,6 +236,8 @@ class Server:
         try:
             async with timeout(FAIL_TIMEOUT):
                 words = said_instead(turn, writer)
+                turn.apologised = bool(words)
+                turn.reply.truncated = bool(writer.status) and turn.timeline.spoke is not None
                 if words is None:
                     await writer.fail(turn.error)
                 else:
@@ -246,16 +251,12 @@ class Server:
         timeline.ended = clock.now()
         spoke = -1.0 if timeline.spoke is None else timeline.spoke - timeline.received
         error = turn.error
+        outcome = "hung_up" if hung_up else "answered" if error is None else error.code or error.type
+        self._counts.note(turn, outcome)
         level = logging.INFO if error is None else logging.WARNING
         if log.isEnabledFor(level):
-            facts = (
-                turn.id,
-                status,
-                "hung_up" if hung_up else "answered" if error is None else error.code or error.type,
-                spoke,
-                timeline.ended - timeline.received,
-                f" host={error.detail}" if error is not None and error.detail else "",
-            )
+            seconds = timeline.ended - timeline.received
+            facts = (turn.id, status, outcome, spoke, seconds, _more_facts(turn))
             # Made by hand: to look up which line of which file logs, as `log.log` does, costs as much as all the rest.
             log.handle(log.makeRecord(log.name, level, "", 0, LINE, facts, None))
         if self._after is not None:
@@ -282,6 +283,17 @@ class Server:
             type(error).__name__,
             " > ".join(places[-4:]),
         )
+
+
+def _more_facts(turn: Turn) -> str:
+    """Return what else the log says of a turn that was not plain: who was asked, what was said by us, what failed."""
+    facts = [f"asked={','.join(attempt.model for attempt in turn.attempts)}"] if turn.attempts else []
+    facts += [f"model={turn.answered_by}"] if turn.answered_by else []
+    facts += [name for name in ("filled", "apologised") if getattr(turn, name)]
+    facts += ["truncated"] if turn.reply.truncated else []
+    facts += [f"stalls={turn.stalls}"] if turn.stalls else []
+    facts += [f"host={turn.error.detail}"] if turn.error is not None and turn.error.detail else []
+    return "".join(f" {fact}" for fact in facts)
 
 
 def _timer(turn: Turn, call: Callable[[], None]) -> Timer:

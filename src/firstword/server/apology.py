@@ -6,8 +6,11 @@ import time
 from typing import Any, Protocol
 
 from ..chunk import Chunk
-from ..errors import AllModelsFailed, RequestError, Stopping, UpstreamError
+from ..errors import AllModelsFailed, RequestError, Stopping, UpstreamError, UpstreamSilent
 from ..turn import Turn
+
+# Of what no other try could mend: nothing was wrong with the request, and somebody waits for a word.
+SPOKEN_FOR = (AllModelsFailed, UpstreamSilent)
 
 
 class Begun(Protocol):
@@ -24,11 +27,14 @@ class Begun(Protocol):
 def said_instead(turn: Turn, writer: Begun) -> str | None:
     """Return the words that end a failed turn, maybe none at all; None when the error itself has to be told.
 
-    A caller's mistake, and what no other try could mend (400, 401, a content policy), is told as it is.
+    A caller's mistake, and what no other try could mend (400, 401, a content policy), is told as it is; so is every
+    error to a program that reads the reply.
     """
     error, policy = turn.error, turn.policy
+    if turn.wants_json:
+        return None
     if not writer.status:
-        final = isinstance(error, UpstreamError) and not error.retryable and not isinstance(error, AllModelsFailed)
+        final = isinstance(error, UpstreamError) and not (error.retryable or isinstance(error, SPOKEN_FOR))
         return None if final or isinstance(error, (RequestError, Stopping)) else policy.apology
     if writer.last is None or _calls(writer.last) or (writer.has_spoken and _ends(writer.last)):
         return None  # half a call to a tool: words behind it would be taken for its end; or nothing is missing

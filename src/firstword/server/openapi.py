@@ -126,6 +126,8 @@ def document() -> dict[str, Any]:
     models = _page_of("The models that a request may name.", "application/json", {"type": "object"})
     models["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403")})
     status = {"type": "object", "properties": {"status": {"type": "string"}}}
+    metrics = _page_of("What was counted, for Prometheus.", "text/plain", {"type": "string"})
+    metrics["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403")})
     ready = {"description": "No model is within reach.", "content": {"application/json": {"schema": status}}}
     return {
         "openapi": "3.1.0",
@@ -142,6 +144,7 @@ def document() -> dict[str, Any]:
             "/v1/models": {"get": models},
             "/health": {"get": _page_of("The process runs.", "application/json", status)},
             "/ready": {"get": _page_of("The process can serve.", "application/json", status, **{"503": ready})},
+            "/metrics": {"get": metrics},
             "/docs": {"get": _page_of("This documentation, as a page.", "text/html", {"type": "string"})},
             "/openapi.json": {"get": _page_of("This documentation, as data.", "application/json", {"type": "object"})},
         },

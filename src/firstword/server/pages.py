@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from .. import clock
 from ..admission import Gate
 from ..errors import Error, MethodNotAllowed, NotFound
+from ..telemetry import CONTENT_TYPE, Counts
 from .request import read_headers
 from .writers import ASGISend, refuse, send_body, send_json
 
@@ -40,15 +41,17 @@ class Info(Protocol):
 class Pages:
     """Answer every request that is not a turn."""
 
-    def __init__(self, gate: Gate, info: Info) -> None:
+    def __init__(self, gate: Gate, info: Info, counts: Counts) -> None:
         self._gate = gate
         self._info = info
+        self._counts = counts
         self._checked: tuple[float, list[str]] | None = None
         self._checking = asyncio.Lock()
         self._pages: dict[str, Callable[[Scope, ASGISend], Awaitable[None]]] = {
             "/": self._docs,
             "/health": self._health,
             "/ready": self._ready,
+            "/metrics": self._metrics,
             "/models": self._models,
             "/v1/models": self._models,
             "/docs": self._docs,
@@ -85,6 +88,12 @@ class Pages:
             reasons = self._checked[1]
         value = {"status": "unready" if reasons else "ready", "reasons": reasons, "models": self._info.states()}
         await send_json(send, 503 if reasons else 200, value, {})
+
+    async def _metrics(self, scope: Scope, send: ASGISend) -> None:
+        """What was counted since the start, for Prometheus."""
+        self._gate.admit_operator(read_headers(scope["headers"]), scope.get("client"))
+        page = self._counts.page(self._info.states())
+        await send_body(send, 200, CONTENT_TYPE, page, {})
 
     async def _models(self, scope: Scope, send: ASGISend) -> None:
         """The models that a request may name."""

@@ -1,0 +1,106 @@
+"""Count what became of turns, for those who look after the server: shown at /metrics in Prometheus' format.
+
+Counting is a few additions at the end of a turn, off the caller's path; the format is the library's, which is loaded
+when somebody asks. Each worker counts for itself. No label holds what a caller said or is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .turn import Turn
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MAX_LABELS = 1000  # names of models and outcomes that are told apart; providers make up error codes
+OTHER = "other"
+STATES = ("closed", "half-open", "open")
+
+
+class Counts:
+    """What this process has counted since it began."""
+
+    def __init__(self) -> None:
+        self.turns: Counter[str] = Counter()  # by outcome: "answered", "hung_up" or an error's code
+        self.attempts: Counter[tuple[str, str, str]] = Counter()  # by model, why and outcome
+        self.unheard: Counter[tuple[str, str]] = Counter()  # by model and unit: what attempts that lost have cost
+        self.fillers = 0
+        self.apologies = 0
+        self.truncated = 0
+        self.stalls = 0
+
+    def note(self, turn: Turn, outcome: str) -> None:
+        """Count a turn that is over."""
+        self.turns[_known(self.turns, outcome)] += 1
+        self.fillers += turn.filled
+        self.apologies += turn.apologised
+        self.truncated += turn.reply.truncated
+        self.stalls += turn.stalls
+        for attempt in turn.attempts:
+            self.attempts[_known(self.attempts, (attempt.model, attempt.why, attempt.outcome))] += 1
+            if attempt.spoke is None and attempt.chunks:
+                self.unheard[_known(self.unheard, (attempt.model, "chunks"))] += attempt.chunks
+            tokens = (attempt.usage or {}).get("total_tokens")
+            if isinstance(tokens, int):
+                self.unheard[_known(self.unheard, (attempt.model, "tokens"))] += tokens
+
+    def page(self, states: Mapping[str, str]) -> bytes:
+        """Return all of it as text, with the breakers' `states` by model."""
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.registry import Collector
+
+        counts = self
+
+        class Page(Collector):
+            def collect(self) -> Iterator[Any]:
+                return _families(counts, states)
+
+        registry = CollectorRegistry()
+        registry.register(Page())
+        return generate_latest(registry)
+
+
+def _known(counted: Counter[Any], labels: Any) -> Any:
+    """Return the labels, or those of all the rest when there are too many already."""
+    if labels in counted or len(counted) < MAX_LABELS:
+        return labels
+    return OTHER if isinstance(labels, str) else (OTHER,) * len(labels)
+
+
+def _families(counts: Counts, states: Mapping[str, str]) -> Iterator[Any]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    def counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, int]) -> Any:
+        family = CounterMetricFamily(f"firstword_{name}", text, labels=labels)
+        for key, value in sorted(values.items()):
+            family.add_metric([key] if isinstance(key, str) else list(key), value)
+        return family
+
+    yield counter("turns", "Turns that are over, by how they ended.", ("outcome",), counts.turns)
+    yield counter(
+        "attempts",
+        "Requests to models, of turns that could cost several.",
+        ("model", "why", "outcome"),
+        counts.attempts,
+    )
+    yield counter(
+        "unheard",
+        "What came from models of which the caller heard nothing: chunks, and tokens where they were counted.",
+        ("model", "unit"),
+        counts.unheard,
+    )
+    for name, text in (
+        ("fillers", "Fillers that were said."),
+        ("apologies", "Apologies that were said instead of an error, or behind words that were cut off."),
+        ("truncated", "Replies of which words are missing."),
+        ("stalls", "Times that words came for stall_timeout without the end of a sentence."),
+    ):
+        yield CounterMetricFamily(f"firstword_{name}", text, value=getattr(counts, name))
+    breaker = GaugeMetricFamily(
+        "firstword_breaker", "1 for the state of each model's breaker.", labels=("model", "state")
+    )
+    for model, state in sorted(states.items()):
+        for each in STATES:
+            breaker.add_metric([model, each], float(state == each))
+    yield breaker

@@ -1,0 +1,153 @@
+"""What is counted of turns: a real server, its page, and Prometheus' own parser."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from caller import Caller
+from prometheus_client.parser import text_string_to_metric_families
+from served import Served
+
+from firstword import App, Model, Turn
+from firstword.telemetry import MAX_LABELS, Counts
+from firstword.testing import Upstream, script
+from firstword.turn import Attempt
+
+FRIEND = "Hello there, friend."
+SORRY = "I am sorry."
+ANSWER = script.events(script.says(FRIEND))
+Serve = Callable[[App], Served]
+Samples = dict[tuple[str, tuple[str, ...]], float]
+LABELS = ("outcome", "model", "why", "unit", "state")  # in the order in which the tests name their values
+
+
+def read(page: str) -> Samples:
+    """Return every sample by its name, without `firstword_`, and the values of its labels."""
+    families = list(text_string_to_metric_families(page))
+    assert all(family.documentation for family in families)
+    samples = [sample for family in families for sample in family.samples]
+    assert {label for sample in samples for label in sample.labels} <= set(LABELS)
+    return {
+        (
+            sample.name.removeprefix("firstword_"),
+            tuple(sample.labels[each] for each in LABELS if each in sample.labels),
+        ): (sample.value)
+        for sample in samples
+    }
+
+
+async def counted(served: Served) -> Samples:
+    """Return what a server has counted, its last turn included: a caller has heard the end before it is counted."""
+    await asyncio.to_thread(served.left_open)
+    heard = await Caller(served.url).hears(method="GET", path="/metrics")
+    assert heard.status == 200 and heard.headers["content-type"].startswith("text/plain; version=")
+    return read(heard.body.decode())
+
+
+def two(upstream: Upstream, **more: Any) -> App:
+    models = [Model(name, base_url=upstream.base_url, api_key="k") for name in ("first", "second")]
+    return App(models=models, **{"warm": False, "hedge_after": 0.1, "hedge_share": 1.0, **more})
+
+
+async def test_a_race_is_counted_with_what_it_cost(serve: Serve, upstream: Upstream, marker: str) -> None:
+    """The first thinks for too long, counting its tokens; the second answers: the caller heard nothing of the first."""
+    tokens = {"usage": script.tokens(7, 3)}
+    thinks = [script.event(script.chunk({"reasoning_content": "Hm"}, **tokens)) for _ in range(3)]
+    served = serve(two(upstream))
+    slow = [script.head(200, script.EVENT_STREAM), *thinks]
+    assert (await Caller(served.url).says(user=marker, scripts=[slow, ANSWER])).text == FRIEND
+
+    found = await counted(served)
+    assert found["turns_total", ("answered",)] == 1
+    assert found["attempts_total", ("lost", "first", "first")] == 1
+    assert found["attempts_total", ("answered", "second", "hedge")] == 1
+    assert found["unheard_total", ("first", "chunks")] == 3
+    assert found["unheard_total", ("first", "tokens")] == 10
+    assert found["breaker", ("first", "closed")] == 1
+    assert found["fillers_total", ()] == found["truncated_total", ()] == 0
+
+
+async def test_what_the_caller_heard_of_us_is_counted(serve: Serve, upstream: Upstream, marker: str) -> None:
+    """A filler, then an answer that is cut off, then an apology; and a model that is down for good."""
+    app = two(upstream, apology=SORRY, fillers=["One moment."], fill_after=0.2, hedge_after=None)
+    served = serve(app)
+    cut = [script.head(200, script.EVENT_STREAM), script.role(), script.wait(0.5), *script.closes_after("one two")[1:]]
+    heard = await Caller(served.url).says(user=marker, scripts=[cut])
+    assert heard.text == f"One moment. one two {SORRY}"
+    for number in range(3):
+        await Caller(served.url).says(user=f"{marker} {number}", scripts=[script.refuses(500, "Broken."), ANSWER])
+
+    found = await counted(served)
+    assert found["fillers_total", ()] == found["apologies_total", ()] == 1
+    assert found["truncated_total", ()] == 1
+    assert found["attempts_total", ("cut", "first", "first")] == 1
+    assert found["turns_total", ("upstream_truncated",)] == 1
+    states = {state: found["breaker", ("first", state)] for state in ("closed", "half-open", "open")}
+    assert states == {"closed": 0, "half-open": 0, "open": 1}
+
+
+async def test_the_log_says_who_was_asked_and_what_we_said(
+    serve: Serve, upstream: Upstream, marker: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator reads one line a turn; a plain turn's has nothing more."""
+    served = serve(two(upstream, apology=SORRY))
+    with caplog.at_level(logging.INFO, "firstword"):
+        await Caller(served.url).says(user=marker, scripts=[script.refuses(500, "Broken."), script.closes_after("one")])
+        await Caller(served.url).says("Hello", model="demo")
+        await asyncio.to_thread(served.left_open)
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("turn ended")]
+    assert lines[0].endswith(" asked=first,second model=second apologised truncated")
+    assert lines[1].split(" ")[-1].startswith("seconds=")
+
+
+GATE = "a-gate-key"
+
+
+@pytest.mark.parametrize(
+    ("given", "headers", "status"),
+    [
+        ({}, {}, 200),
+        ({}, {"x-forwarded-for": "203.0.113.7"}, 403),
+        ({}, {"host": "voice.example"}, 403),
+        ({"keys": [GATE]}, {}, 401),
+        ({"keys": [GATE]}, {"authorization": "Bearer other-key"}, 401),
+        ({"keys": [GATE]}, {"authorization": f"Bearer {GATE}", "host": "voice.example"}, 200),
+        ({"api_key": "held-key"}, {"host": "voice.example"}, 403),
+        ({"api_key": "held-key", "open": True}, {"host": "voice.example"}, 403),
+    ],
+)
+async def test_who_may_see_the_counts(
+    serve: Serve, upstream: Upstream, given: dict[str, Any], headers: dict[str, str], status: int
+) -> None:
+    """They tell which models there are and how much is spoken: for a holder of a gate key, else this machine."""
+    served = serve(App(base_url=upstream.base_url, **given))
+    heard = await Caller(served.url).hears(method="GET", path="/metrics", headers=headers)
+    assert heard.status == status
+
+
+async def test_a_name_that_a_caller_makes_up_cannot_break_the_page(
+    serve: Serve, upstream: Upstream, marker: str
+) -> None:
+    """Without a list a request's name is the model's: quotes, line breaks and backslashes are escaped."""
+    name = 'a"b\\c\nd{}# 模型'
+    served = serve(App(base_url=upstream.base_url))
+    heard = await Caller(served.url).says(model=name, user=marker, scripts=[script.refuses(500, "Broken."), ANSWER])
+    assert heard.text == FRIEND
+    assert (await counted(served))["attempts_total", ("answered", name, "retry")] == 1
+
+
+def test_what_is_counted_stays_bounded() -> None:
+    """Callers who name a new model with each request, and a provider that makes up codes, fill no memory."""
+    counts = Counts()
+    for number in range(3 * MAX_LABELS):
+        turn = Turn(request={"messages": []})
+        turn.attempts.append(Attempt(f"m{number}", "first", 0.0, outcome="failed", chunks=1, usage={"total_tokens": 1}))
+        counts.note(turn, f"code_{number}")
+    assert max(len(counts.turns), len(counts.attempts)) == MAX_LABELS + 1
+    assert len(counts.unheard) <= MAX_LABELS + 1
+    assert sum(counts.turns.values()) == 3 * MAX_LABELS
+    assert read(counts.page({}).decode())["turns_total", ("other",)] == 2 * MAX_LABELS
