@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from firstword import App, CallNext, Chunk, Send, Turn
+from firstword import App, CallNext, Chunk, Model, Send, Turn
 from firstword.serving import options
 
 URL = os.environ.get("LLM_BASE_URL", "http://127.0.0.1:1/v1")
@@ -85,13 +85,19 @@ def stage() -> App:
     return app
 
 
+def silence() -> App:
+    """An apology, fillers, and a second model: the race and the filler stand between the model and the caller."""
+    models = [Model(name, base_url=URL) for name in ("bench", "other")]
+    return App(models=models, fillers=["One moment."], fill_after=30, apology="I am sorry.")
+
+
 def plain() -> App:
     """The default under uvicorn's own HTTP protocol."""
     return default()
 
 
 SHAPES: dict[str, Callable[[], App]] = {
-    shape.__name__: shape for shape in (default, plain, gate, before, after, looks, changes, stage)
+    shape.__name__: shape for shape in (default, plain, gate, before, after, looks, changes, stage, silence)
 }
 
 if __name__ == "__main__":

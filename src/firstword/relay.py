@@ -7,6 +7,9 @@ wakes in any case for what needs it: the end, a failure, a caller who reads too 
 
 from __future__ import annotations
 
+import math
+import re
+
 from . import clock
 from .chunk import Chunk
 from .errors import UpstreamTimeout, UpstreamTruncated
@@ -15,6 +18,8 @@ from .transport import Connection, late
 from .turn import Send, Turn
 
 SENTENCE_ENDS = frozenset(".!?…\n。！？；।؟")
+LONG_WORD = 40  # signs; in what is shorter, a sentence ends at the end or not at all
+_ends_sentence = re.compile("[.!?…\\n。！？；।؟]").search
 END_GRACE = 0.5  # seconds for usage and `[DONE]` after the answer is whole; some servers never send them
 
 
@@ -48,7 +53,7 @@ class Relay:
         self._stall = turn.policy.stall_timeout
         self._chunks: list[Chunk] = []  # those that wait for the task
         self._is_full = False  # the caller's socket had no room: wait for it first
-        self._sentence_due: float | None = None  # when a sentence must have ended; None before the first word
+        self._sentence_due = math.inf  # a deadline beyond this one means: no sentence has ended for as long as a stall
         self.began = False  # something was passed on
 
     async def run(self) -> None:
@@ -81,9 +86,14 @@ class Relay:
         if at_once is not None and timeline.spoke is not None:
             words = decoder.words(data)
             if words is not None:
-                self._hear(words)
+                self._deadline = due = clock.now() + self._stall
+                text = words.text
+                if text[-1] in SENTENCE_ENDS or (len(text) > LONG_WORD and _ends_sentence(text)):
+                    self._sentence_due = due + self._stall
+                elif due > self._sentence_due:
+                    self._miss_sentence()
                 self._is_full = not at_once(words)
-                return None if self._is_full else self._deadline - clock.now()
+                return None if self._is_full else self._stall
         chunks = decoder.feed(data)
         self.began = self.began or bool(chunks)
         if at_once is None or decoder.failure is not None:
@@ -127,13 +137,14 @@ class Relay:
 
     def _hear(self, chunk: Chunk) -> None:
         """Note that words came, and whether an engine can speak them: it waits for the end of a sentence."""
-        text = chunk.text
-        if (not text or text.isspace()) and not chunk.speaks:
-            return
-        at = clock.now()
-        self._deadline = at + self._stall
-        if self._sentence_due is None or not SENTENCE_ENDS.isdisjoint(text):
-            self._sentence_due = self._deadline
-        elif at > self._sentence_due and text:
-            self._sentence_due = self._deadline
-            self._turn.stalls += 1
+        if not chunk.speaks:
+            return  # a blank, or reasoning between words: to the caller it is silence
+        self._deadline = due = clock.now() + self._stall
+        if self._sentence_due == math.inf or _ends_sentence(chunk.text):
+            self._sentence_due = due + self._stall
+        elif chunk.text and due > self._sentence_due:
+            self._miss_sentence()
+
+    def _miss_sentence(self) -> None:
+        self._sentence_due = self._deadline + self._stall
+        self._turn.stalls += self._turn.stream

@@ -32,7 +32,10 @@ class Counts:
 
     def note(self, turn: Turn, outcome: str) -> None:
         """Count a turn that is over."""
-        self.turns[_known(self.turns, outcome)] += 1
+        turns = self.turns
+        turns[outcome if outcome in turns else _known(turns, outcome)] += 1
+        if turn.is_plain:
+            return
         self.fillers += turn.filled
         self.apologies += turn.apologised
         self.truncated += turn.reply.truncated

@@ -169,6 +169,11 @@ class Turn:
             self.timeline.spoke = clock.now()
 
     @property
+    def is_plain(self) -> bool:
+        """True when the caller heard one model, as it spoke, and nobody else was asked or failed."""
+        return not (self.attempts or self.filled or self.stalls or self.error)
+
+    @property
     def wants_json(self) -> bool:
         """True when a program reads the reply, not a person: words of ours would break it."""
         wanted = self.request.get("response_format")

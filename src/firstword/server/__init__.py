@@ -256,7 +256,7 @@ class Server:
         level = logging.INFO if error is None else logging.WARNING
         if log.isEnabledFor(level):
             seconds = timeline.ended - timeline.received
-            facts = (turn.id, status, outcome, spoke, seconds, _more_facts(turn))
+            facts = (turn.id, status, outcome, spoke, seconds, "" if turn.is_plain else _more_facts(turn))
             # Made by hand: to look up which line of which file logs, as `log.log` does, costs as much as all the rest.
             log.handle(log.makeRecord(log.name, level, "", 0, LINE, facts, None))
         if self._after is not None:
