@@ -1,4 +1,4 @@
-"""The fault catalogue: what a model can do wrong, and what the caller hears then, and when.
+"""The fault catalogue through a real server and a real model's process: what the caller hears then, and when.
 
 Rules:
 - Two models behind one server, both the scripted upstream: the first fails as the row says, the second answers.
@@ -8,20 +8,20 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import pytest
 from caller import Caller, Heard, turn
+from catalogue import BEFORE_SPEECH, FINAL, FRIEND, MIDWAY, SORRY, WHOLE, WORDS, Fault
 from served import Served
 
 from firstword import App, Model
 from firstword.testing import Upstream, script
 
-FRIEND = "Hello there, friend."
-SORRY = "I'm sorry, I lost the line."
+PACE = 8.0  # how much faster the clock of these tests runs than the one of a phone call
 HEDGE_AFTER = 0.15
 FIRST_TOKEN = 0.6
 STALL = 0.3
@@ -48,39 +48,10 @@ def serve_two(upstream: Upstream) -> Iterator[Callable[..., Served]]:
         served.stop()
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way to fail; `slow` says that only silence tells of it."""
-
-    steps: script.Script
-    slow: bool = False
-
-
-BEFORE_SPEECH = {
-    "refuses": Row([script.close()]),
-    "accepts and never answers": Row(script.never_answers(), slow=True),
-    "headers then silence": Row(script.sends_only_headers(), slow=True),
-    "role chunk then silence": Row(script.sends_only_the_role(), slow=True),
-    "comments for ever": Row(script.comments_for_ever(), slow=True),
-    "reasoning only": Row(script.only_thinks()),
-    "429": Row(script.rate_limits()),
-    "429 with retry-after": Row(script.rate_limits("7")),
-    "500": Row(script.refuses(500, "Broken.")),
-    "503 HTML": Row(script.shows_a_page(503)),
-    "200 JSON error": Row(script.refuses(200, "Not really.", type="server_error")),
-    "200 HTML": Row(script.shows_a_page(200)),
-    "first event is an error": Row(script.fails_at_once()),
-    "ends without a word": Row(script.events(script.role(), script.finish(), script.done())),
-    "ends with nothing": Row(script.events()),
-    "length before a word": Row(script.events(script.role(), script.finish("length"), script.done())),
-    "blanks only": Row(script.events(script.role(), script.text("  \n"), script.finish(), script.done())),
-    "closes after the role": Row(script.closes_after("")),
-}  # fmt: skip
-
-
 def silences(heard: Heard, began: float) -> list[float]:
-    """Return the times without a byte of an event."""
-    at = [began, *(moment for moment, data in heard.reads if b"data: " in data)]
+    """Return the times without a word, the end of the reply included."""
+    spoken = [moment for moment, data in heard.reads if re.search(rb'"content":"[^"]*[^"\s]', data)]
+    at = [began, *spoken, heard.reads[-1][0]]
     return [later - earlier for earlier, later in pairwise(at)]
 
 
@@ -90,13 +61,17 @@ async def hears(server: Served, marker: str, *steps: script.Script, **more: obje
     return heard, began
 
 
-@pytest.mark.parametrize("row", BEFORE_SPEECH.values(), ids=BEFORE_SPEECH.keys())
+def each(faults: Sequence[Fault]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("fault", faults, ids=lambda fault: fault.name)
+
+
+@each(BEFORE_SPEECH)
 async def test_before_the_first_word_another_model_is_asked(
-    serve_two: Callable[..., Served], upstream: Upstream, marker: str, row: Row
+    serve_two: Callable[..., Served], upstream: Upstream, marker: str, fault: Fault
 ) -> None:
     """The caller hears the second model, once, in one reply, and soon."""
     server = serve_two()
-    heard, began = await hears(server, marker, row.steps, script.events(script.says(FRIEND)))
+    heard, began = await hears(server, marker, fault.play(PACE), script.events(script.says(FRIEND)))
 
     assert (heard.status, heard.text, heard.finish_reasons, heard.done) == (200, FRIEND, ["stop"], True)
     assert len({chunk["id"] for chunk in heard.chunks}) == 1
@@ -106,26 +81,17 @@ async def test_before_the_first_word_another_model_is_asked(
     assert await asyncio.to_thread(server.left_open) == {"in_use": 0, "turns": 0}
 
 
-MIDWAY = {
-    "error event after some words": script.fails_after("one two"),
-    "closes at a chunk boundary": script.closes_after("one two"),
-    "ends without an end": script.ends_after("one two"),
-    "resets in the middle of a chunk": script.resets_after("one two"),
-    "stalls": script.stalls_after("one two"),
-}
-
-
 @pytest.mark.parametrize("on_cut", ["apologise", "finish", "error"])
-@pytest.mark.parametrize("steps", MIDWAY.values(), ids=MIDWAY.keys())
+@each(MIDWAY)
 async def test_after_the_first_word_nothing_is_replayed(
-    serve_two: Callable[..., Served], upstream: Upstream, marker: str, steps: script.Script, on_cut: str
+    serve_two: Callable[..., Served], upstream: Upstream, marker: str, fault: Fault, on_cut: str
 ) -> None:
     """The other model is not asked. The reply ends by policy, and exactly once."""
     server = serve_two(apology=SORRY, on_cut=on_cut)
-    heard, began = await hears(server, marker, steps, script.events(script.says(FRIEND)))
+    heard, began = await hears(server, marker, fault.play(PACE), script.events(script.says(FRIEND)))
 
-    words = {"apologise": f"one two {SORRY}", "finish": "one two", "error": "one two"}[on_cut]
-    assert (heard.status, heard.whole, heard.text) == (200, True, words)
+    words = {"apologise": f"{WORDS} {SORRY}", "finish": WORDS, "error": WORDS}[on_cut]
+    assert (heard.status, heard.whole, " ".join(heard.text.split())) == (200, True, words)
     if on_cut == "error":
         assert not heard.done and heard.finish_reasons == [] and heard.error["message"]
     else:
@@ -136,42 +102,23 @@ async def test_after_the_first_word_nothing_is_replayed(
     assert await asyncio.to_thread(server.left_open) == {"in_use": 0, "turns": 0}
 
 
-WHOLE = {
-    "finish without [DONE]": script.forgets_done(FRIEND),
-    "[DONE] without finish": script.forgets_to_finish(FRIEND),
-    "a broken event": script.babbles_within(FRIEND),
-    "split UTF-8": script.shreds(FRIEND),
-    "a usage-only tail": script.counts_after(FRIEND),
-}
-
-
-@pytest.mark.parametrize("steps", WHOLE.values(), ids=WHOLE.keys())
+@each(WHOLE)
 async def test_an_odd_answer_that_is_whole_is_heard(
-    serve_two: Callable[..., Served], upstream: Upstream, marker: str, steps: script.Script
+    serve_two: Callable[..., Served], upstream: Upstream, marker: str, fault: Fault
 ) -> None:
     """Nothing failed: the second model is left alone, and nobody apologises."""
-    heard, _ = await hears(serve_two(apology=SORRY), marker, steps)
+    heard, _ = await hears(serve_two(apology=SORRY), marker, fault.play(PACE))
 
     assert (heard.text, heard.finish_reasons, heard.done) == (FRIEND, ["stop"], True)
     assert len(await upstream.wait_settled(marker)) == 1
 
 
-FINAL = {
-    400: script.rejects("No such field."),
-    401: script.refuses(401, "Bad key."),
-    404: script.refuses(404, "No such model."),
-    422: script.refuses(422, "Odd."),
-    "content policy": script.finds_it_improper(),
-    "context length": script.finds_it_too_long(),
-}
-
-
-@pytest.mark.parametrize("steps", FINAL.values(), ids=map(str, FINAL))
+@each(FINAL)
 async def test_what_no_other_try_mends_comes_out_as_itself(
-    serve_two: Callable[..., Served], upstream: Upstream, marker: str, steps: script.Script
+    serve_two: Callable[..., Served], upstream: Upstream, marker: str, fault: Fault
 ) -> None:
     """Asking another model the same would cost time and money, and hide the mistake."""
-    heard, _ = await hears(serve_two(apology=SORRY), marker, steps, script.events(script.says(FRIEND)))
+    heard, _ = await hears(serve_two(apology=SORRY), marker, fault.play(PACE), script.events(script.says(FRIEND)))
 
     assert heard.status >= 400 and heard.headers["x-should-retry"] == "false"
     assert len(await upstream.wait_settled(marker)) == 1
@@ -213,17 +160,14 @@ async def test_without_an_apology_the_status_is_true_and_names_the_causes(
     assert "first:" in heard.error["message"] and "second:" in heard.error["message"]
 
 
-LEAVES = {**{name: row.steps for name, row in BEFORE_SPEECH.items() if row.slow}, "stalls": MIDWAY["stalls"]}
-
-
-@pytest.mark.parametrize("steps", LEAVES.values(), ids=LEAVES.keys())
+@each([fault for fault in (*BEFORE_SPEECH, *MIDWAY) if fault.is_slow])
 async def test_a_caller_who_leaves_ends_all_of_it(
-    serve_two: Callable[..., Served], upstream: Upstream, marker: str, steps: script.Script
+    serve_two: Callable[..., Served], upstream: Upstream, marker: str, fault: Fault
 ) -> None:
     """While both are being asked: no further attempt starts, and both connections are closed at once."""
     server = serve_two(apology=SORRY, first_token_timeout=20.0, stall_timeout=20.0)
-    asked = 1 if steps is MIDWAY["stalls"] else 2
-    async with Caller(server.url).dials(turn("Hi", user=marker, model="any", scripts=[steps, steps])):
+    asked = 1 if fault in MIDWAY else 2
+    async with Caller(server.url).dials(turn("Hi", user=marker, model="any", scripts=[fault.play(PACE)] * 2)):
         await upstream.wait_asked(marker, count=asked)
     left = time.monotonic()
     records = await upstream.wait_closed(marker, count=asked)
