@@ -229,9 +229,10 @@ class App:
         """Return an App that was written down as this one and has served nobody, for `firstword.testing`."""
         twin = copy.copy(self)
         written = {name: copy.copy(value) for name, value in vars(self).items() if isinstance(value, (list, dict))}
-        vars(twin).update(written, _server=None, _transport=None, _roster=None)
+        vars(twin).update(written)  # what is hung on one of them later is not the other's
         twin.settings = self.settings.model_copy(update={"warm": False})
-        twin._hedges = Budget(self.settings.hedge_share)
+        twin._extra = Budget(self.settings.hedge_share)
+        twin._server = twin._transport = twin._roster = None
         return twin
 
     @property

@@ -235,6 +235,20 @@ async def test_a_task_that_is_about_to_end_is_not_left_behind() -> None:
     assert (await run(main)).done()
 
 
+async def test_what_a_callback_raises_comes_out_at_the_end() -> None:
+    """Nobody awaits it, and any other loop would only log it."""
+
+    def breaks() -> None:
+        raise LookupError("in a callback")
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(1.0, breaks)
+        await asyncio.sleep(2.0)
+
+    with pytest.raises(LookupError, match="in a callback"):
+        await run(main)
+
+
 async def test_whoever_gives_up_on_a_run_ends_it() -> None:
     """A time-out of the test's own, in true time: the thread is over when the cancellation comes out."""
     ended: list[str] = []

@@ -30,8 +30,8 @@ SORRY = "I'm sorry, I lost the line."
 
 
 async def hears(*models: Any, **more: Any) -> Score:
-    """Talk to an App in front of these models; with several, only failure makes it ask the next."""
-    return await talk(models=list(models), **{"hedge_after": None, **more})
+    """Talk to an App in front of these models, which asks each of them once, and the next one after a failure."""
+    return await talk(models=list(models), **{"hedge_after": None, "hedge_share": 0.0, **more})
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ async def test_each_request_may_meet_another_model() -> None:
 
 async def test_a_refused_connection_is_known_at_once_and_one_never_made_after_its_time() -> None:
     """As with a real dial: the same errors, the same limit."""
-    score = await talk(models=refuses_connection(), connect_timeout=2.0)
+    score = await hears(refuses_connection(), connect_timeout=2.0)
     assert (score.status, score.ended, score.asked, score.seen) == (502, 0.0, [(0.0, "first")], [])
     assert score.error is not None and score.error["message"].startswith(
         "The model's server could not be reached: conn"
     )
 
-    score = await talk(models=never_connects(), connect_timeout=2.0)
+    score = await hears(never_connects(), connect_timeout=2.0)
     assert (score.status, score.ended, score.left_open) == (504, 2.0, 0)
 
 

@@ -135,6 +135,13 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         self._jumps.outside.clear()  # the loop's own pipe, by which threads wake it
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="jumping")
         self.set_default_executor(self._threads)
+        self.lost: list[BaseException] = []  # what callbacks have raised, and nobody can catch
+        self.set_exception_handler(self._lose)
+
+    def _lose(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.default_exception_handler(context)
+        if isinstance(context.get("exception"), BaseException):
+            self.lost.append(context["exception"])
 
     def time(self) -> float:
         """Return the jumping time, in seconds."""
@@ -207,8 +214,8 @@ def _place(task: asyncio.Task[Any]) -> str:
 async def run(main: Callable[[], Awaitable[Result]]) -> Result:
     """Run `main()` to its end on a jumping loop, in a thread of its own, and return what it returns.
 
-    On a jumping loop it simply awaits `main()`. Raises what `main` raises; RuntimeError when everybody waits for ever,
-    or when a task was left behind.
+    On a jumping loop it simply awaits `main()`. Raises what `main` raises, or else a callback or a task that nobody
+    awaited; RuntimeError when everybody waits for ever, or when a task was left behind.
     """
     if isinstance(asyncio.get_running_loop(), JumpingLoop):
         return await main()
@@ -258,6 +265,8 @@ def _live(loop: JumpingLoop, task: asyncio.Task[Result]) -> Result:
                     f"Tasks were left behind: {', '.join(sorted(left))}.\n"
                     "hint: await each task that you start, or cancel it"
                 )
+            if loop.lost:
+                raise loop.lost[0]
             return result
         finally:
             loop.end()

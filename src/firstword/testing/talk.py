@@ -11,15 +11,14 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
 
-from firstword import App, ConfigError, Model, Policy, Turn, clock, plugins
+from firstword import App, CallNext, ConfigError, Model, Policy, Send, Turn, clock, plugins
 from firstword.admission import Gate
-from firstword.platforms import Platform
 from firstword.providers import Remote
 from firstword.testing.clock import JumpingLoop, run
 from firstword.testing.exchange import echo
@@ -83,6 +82,8 @@ class Phone:
     async def __aenter__(self) -> Phone:
         if not isinstance(asyncio.get_running_loop(), JumpingLoop):
             raise RuntimeError("A Phone rings on a clock that jumps only.\nhint: use it within `await run(main)`")
+        server = self.app._build()
+        server._handler = _noting(server._handler)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -211,7 +212,6 @@ def _played(app: App, scripts: Sequence[Scripted] | None, changes: Mapping[str, 
     if "fill_after" in changes and not app._policy.fillers:
         changes = {"fillers": (FILLER,), **changes}
     twin._policy = replace(app._policy, **changes)
-    twin._platform = _Noting(app._platform)
     twin.gate = Gate([], holds_key=not app.gate.passes_keys, open_to_all=True)
     named = dict(zip(remotes, scripts, strict=True)) if app._models else {}
     wires = Wires(named, echo if named else scripts[0], connect_timeout=app.settings.connect_timeout)
@@ -219,18 +219,13 @@ def _played(app: App, scripts: Sequence[Scripted] | None, changes: Mapping[str, 
     return twin, wires
 
 
-class _Noting:
-    """The App's own platform, which also tells the call which turn it has become."""
+def _noting(handler: CallNext) -> CallNext:
+    """Return what answers turns as `handler` does, and tells each call which turn it has become."""
 
-    def __init__(self, platform: Platform) -> None:
-        self._platform = platform
-
-    def read(
-        self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
-    ) -> Turn:
-        """Return the turn that the platform reads."""
-        turn = self._platform.read(body, headers=headers, query=query, path=path, key=key)
+    def answer(turn: Turn, send: Send) -> Awaitable[None]:
         call = CALL.get()
         if call is not None:
             call.turn = turn
-        return turn
+        return handler(turn, send)
+
+    return answer
