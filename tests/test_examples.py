@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import inspect
 import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from caller import Caller, turn
@@ -30,9 +31,16 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 DOCUMENTS = [ROOT / name for name in ("README.md", "README-CN.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
 READMES = DOCUMENTS[:2]
+TESTING = ROOT / "docs" / "testing.md"
 
 Load = Callable[[str], ModuleType]
 Serve = Callable[[App], Served]
+
+
+def blocks(document: Path, kind: str) -> list[str]:
+    """Return the code blocks of one kind."""
+    found = re.findall(rf"^```{kind}\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [str(block) for block in found]
 
 
 @pytest.fixture
@@ -191,6 +199,17 @@ def test_every_python_block_of_a_document_runs(document: Path, monkeypatch: pyte
         exec(compile(block, f"{document.name} block {position + 1}", "exec"), {"__name__": "copied"})
 
 
+@pytest.mark.parametrize("position", range(len(blocks(TESTING, "python"))))
+def test_every_test_that_the_page_on_testing_shows_passes(position: int) -> None:
+    """A reader copies one into a test file: it is green from the start."""
+    copied: dict[str, Any] = {"__name__": "copied"}
+    exec(compile(blocks(TESTING, "python")[position], f"testing.md block {position + 1}", "exec"), copied)
+    tests = [each for name, each in copied.items() if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        asyncio.run(test()) if inspect.iscoroutinefunction(test) else test()
+
+
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_every_python_block_of_the_readme_is_a_file_to_serve(readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader saves a block as `my_brain.py`, for `firstword serve my_brain.py`, which looks for an `app`."""
@@ -268,12 +287,6 @@ def test_the_guide_explains_every_public_name() -> None:
     headings = re.findall(r"^#+ .*$", prose(ROOT / "docs" / "guide.md"), re.MULTILINE)
 
     assert [name for name in firstword.__all__ if not any(f"`{name}`" in heading for heading in headings)] == []
-
-
-def blocks(document: Path, kind: str) -> list[str]:
-    """Return the code blocks of one kind."""
-    found = re.findall(rf"^```{kind}\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [str(block) for block in found]
 
 
 def prose(document: Path) -> str:

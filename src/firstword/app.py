@@ -7,6 +7,7 @@ answer some callers and not others.
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import inspect
 import logging
@@ -224,6 +225,16 @@ class App:
                 hint="write it where the App is made, before app.run()",
             )
 
+    def _twin(self) -> App:
+        """Return an App that was written down as this one and has served nobody, for `firstword.testing`."""
+        twin = copy.copy(self)
+        written = {name: copy.copy(value) for name, value in vars(self).items() if isinstance(value, (list, dict))}
+        vars(twin).update(written)  # what is hung on one of them later is not the other's
+        twin.settings = self.settings.model_copy(update={"warm": False})
+        twin._extra = Budget(self.settings.hedge_share)
+        twin._server = twin._transport = twin._roster = None
+        return twin
+
     @property
     def _held_key(self) -> str | None:
         """The server's own key for `base_url`."""
@@ -234,7 +245,8 @@ class App:
         if self._server is not None:
             return self._server
         settings = self.settings
-        self._transport = Transport(connect_timeout=settings.connect_timeout, proxy_for=_proxy_for)
+        if self._transport is None:  # `firstword.testing` brings its own, which leads to scripted models
+            self._transport = Transport(connect_timeout=settings.connect_timeout, proxy_for=_proxy_for)
         self._roster = Roster(
             self._models,
             self._functions,

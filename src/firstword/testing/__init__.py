@@ -1,6 +1,6 @@
-"""What a test of a voice agent holds: a real upstream and a real proxy as processes, and what they saw.
+"""What a test of a voice agent holds: `talk()`, on a clock that jumps; a real upstream and proxy as processes.
 
-Rules:
+Rules of the processes:
 - Each is started by `start`, ended by `with` or `stop`, and ends by itself when the process that started it is gone.
 - A wait is answered by the process the moment it is met, so a test never sleeps. One that is not met in time raises
   `TimeoutError`; a record that holds a `mistake` raises `ValueError`.
@@ -20,9 +20,47 @@ from typing import Generic, TypeVar
 import msgspec
 
 from firstword.testing import script
+from firstword.testing.clock import run, run_here
+from firstword.testing.models import (
+    after,
+    cuts,
+    drips,
+    fails,
+    never_connects,
+    refuses_connection,
+    says,
+    silent,
+    stalls,
+    then,
+    thinks,
+)
+from firstword.testing.score import Score
+from firstword.testing.talk import Phone, talk
 from firstword.testing.witness import Connections, Record, Until
 
-__all__ = ["Connections", "Proxy", "Record", "Upstream", "script"]
+__all__ = [
+    "Connections",
+    "Phone",
+    "Proxy",
+    "Record",
+    "Score",
+    "Upstream",
+    "after",
+    "cuts",
+    "drips",
+    "fails",
+    "never_connects",
+    "refuses_connection",
+    "run",
+    "run_here",
+    "says",
+    "script",
+    "silent",
+    "stalls",
+    "talk",
+    "then",
+    "thinks",
+]
 
 ANSWER_MARGIN = 5.0  # seconds; what a busy machine may add to a wait before we give up the process
 STOP_TIMEOUT = 5.0  # seconds

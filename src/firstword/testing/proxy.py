@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import http
-import time
 from collections.abc import Awaitable
 
+from firstword import clock
 from firstword.testing.witness import Ledger, Line, arguments, play, read_head
 
 PIECE = 65_536  # bytes
@@ -41,7 +41,7 @@ async def converse(line: Line, ledger: Ledger, basic: str | None, refuse: int | 
     length = "" if status == 200 else "content-length: 0\r\nconnection: close\r\n"
     try:
         await line.write(f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n{challenge}{length}\r\n".encode())
-        record.ended = time.monotonic()
+        record.ended = clock.now()
         ledger.changed()
         if target is not None:
             await _tunnel(line, *target)

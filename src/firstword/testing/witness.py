@@ -20,13 +20,14 @@ import stat
 import struct
 import sys
 import threading
-import time
 import urllib.parse
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
+
+from firstword import clock
 
 UNREAD_LIMIT = 131_072  # bytes
 HEAD_LIMIT = UNREAD_LIMIT // 2  # bytes; asyncio's reader stops reading at twice its limit
@@ -45,7 +46,10 @@ class BadHttp(Exception):
 
 
 class Record(msgspec.Struct, kw_only=True):
-    """One request and what became of it. Times are `time.monotonic()`, one clock for all processes of a machine."""
+    """One request and what became of it.
+
+    Times are those of the monotonic clock, which all processes of a machine share; on a clock that jumps, that one's.
+    """
 
     connection: int  # its number; equal numbers are one kept connection
     method: str
@@ -98,10 +102,10 @@ class Ledger:
 
     async def wait_until(self, met: Callable[[], bool], within: float) -> bool:
         """Wait until `met`, for `within` seconds at most; return whether it is."""
-        last = time.monotonic() + within
+        last = clock.now() + within
         while not met():
             try:
-                await asyncio.wait_for(self._changed.wait(), last - time.monotonic())
+                await asyncio.wait_for(self._changed.wait(), last - clock.now())
             except asyncio.TimeoutError:
                 return met()
         return True
@@ -147,7 +151,7 @@ class Line(asyncio.Protocol):
         self.reader.set_transport(self._transport)
         # 1 and not 0: a TLS transport compares with >= and would never be writable again.
         self._transport.set_write_buffer_limits(high=1)
-        self.connected = time.monotonic()
+        self.connected = clock.now()
         self._ledger.total += 1
         self.number = self._ledger.total
         self._ledger.lines.add(self)
@@ -189,7 +193,7 @@ class Line(asyncio.Protocol):
     def _over(self, by: ClosedBy) -> None:
         if self.closed is not None:
             return
-        self.closed = time.monotonic()
+        self.closed = clock.now()
         for record in self.records:
             record.closed, record.closed_by = self.closed, by
         self._ledger.lines.discard(self)
@@ -239,7 +243,7 @@ async def read_head(line: Line) -> Record:
         path=request[2],
         headers=[(row[1], row[2]) for row in named if row],
         connected=line.connected,
-        requested=time.monotonic(),
+        requested=clock.now(),
     )
     if record.header("host") is None:
         raise BadHttp("no host header")

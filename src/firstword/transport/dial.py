@@ -10,7 +10,7 @@ import asyncio
 import base64
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -98,16 +98,18 @@ async def dial(
     within: float,
     proxy: Proxy | None,
     resuming: Callable[[Origin], Resumption],
+    plug: Callable[[str, int], Awaitable[socket.socket]] | None = None,
 ) -> Connection:
     """Return a new open connection to `origin`, made by `make`, within `within` seconds.
 
+    `plug` returns the connected socket for a host and port; None is TCP.
     Raises UpstreamConnectError or UpstreamTimeout; nothing is left open then, nor after a cancellation.
     """
     try:
         async with timeout(within):
             resumption = resuming(origin) if origin.scheme == "https" else None
             if proxy is None:
-                sock = await _connect(origin.host, origin.port)
+                sock = await (plug or _connect)(origin.host, origin.port)
             else:
                 sock = await _tunnel(proxy, origin)
             return await _dress(sock, origin, make, resumption)
