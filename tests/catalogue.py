@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from firstword.testing import script
+from firstword.testing import never_connects, refuses_connection, script
+from firstword.testing.models import Scripted
 
 Script = script.Script
 
@@ -32,6 +33,19 @@ class Fault:
     play: Callable[[float], Script]
     modes: tuple[int, ...] = ()
     is_slow: bool = False
+
+
+@dataclass(frozen=True)
+class Unreached:
+    """A model that cannot be reached."""
+
+    name: str
+    model: Scripted
+    is_slow: bool = False
+
+    def play(self, pace: float) -> Scripted:
+        """Return what it does, at any pace."""
+        return self.model
 
 
 def _at_any_pace(steps: Script) -> Callable[[float], Script]:
@@ -113,6 +127,12 @@ FINAL = (
     _fault("403", script.refuses(403, "Not you.")),
     _fault("404", script.refuses(404, "No such model.")),
     _fault("422", script.refuses(422, "Odd.")),
+)
+
+# Without a script, because there is no server: only the clock that jumps has them all.
+NO_CONNECTION = (
+    Unreached("refuses the connection", refuses_connection()),
+    Unreached("never takes the connection", never_connects(), is_slow=True),
 )
 
 ALL = (*BEFORE_SPEECH, *MIDWAY, *WHOLE, *FINAL)

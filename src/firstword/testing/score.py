@@ -51,13 +51,14 @@ class Score(list[tuple[float, str]]):
 
     @property
     def first_word(self) -> float | None:
-        """When the first words were heard, in seconds; None when none were."""
-        return self[0][0] if self else None
+        """When the first words were heard, in seconds; None when none were. A blank is not heard."""
+        return next((at for at, words in self if words.strip()), None)
 
     @property
     def longest_silence(self) -> float:
         """The longest time without a word, before the first one or between two, in seconds; the whole turn if none."""
-        moments = [0.0, *(at for at, _ in self)] if self else [0.0, self.ended]
+        spoken = [at for at, words in self if words.strip()]
+        moments = [0.0, *(spoken or [self.ended])]
         return round(max(later - earlier for earlier, later in pairwise(moments)), DIGITS)
 
     def __repr__(self) -> str:
