@@ -189,6 +189,18 @@ async def test_when_nobody_can_ever_go_on_that_is_said() -> None:
         await run(wait_for_ever)
 
 
+async def test_a_thread_that_was_started_by_hand_may_still_wake_somebody() -> None:
+    """A client library with a thread of its own: when nothing else is left, it has a moment of true time."""
+
+    async def main() -> float:
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        threading.Timer(0.1, loop.call_soon_threadsafe, [told.set]).start()
+        await told.wait()
+        return await moment()
+
+    assert await run(main) == 0.0
+
+
 async def test_what_is_raised_comes_out_and_what_waits_is_ended() -> None:
     """A test fails within: its other tasks are cancelled, and leave through their `finally`."""
     ended = []

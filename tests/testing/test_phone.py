@@ -127,7 +127,7 @@ async def test_a_test_that_can_never_end_is_told() -> None:
 
 
 async def test_a_connection_that_is_held_for_ever_is_told() -> None:
-    """The pool is asked for one, behind its back, and nobody gives it back: the score says so."""
+    """Somebody takes one from the pool and does not give it back: the score says so, and the end."""
     app = App(model="m")
     transports: list[Any] = []
     held = []
@@ -139,15 +139,30 @@ async def test_a_connection_that_is_held_for_ever_is_told() -> None:
         held.append(await transports[0].request(request, within=1.0))
         await call_next(turn, send)
 
-    async def main() -> Score:
+    async def main() -> None:
         async with Phone(app, models=says("hello")) as phone:
             assert phone.app._transport is not None
             transports.append(phone.app._transport)
-            return await phone.talk()
+            scores.append(await phone.talk())
 
-    score = await run(main)
-    assert score.left_open == 1
-    assert repr(score).endswith("1 connections left open>")
+    scores: list[Score] = []
+    with pytest.raises(RuntimeError, match="in use although every turn is over: 1"):
+        await run(main)
+    assert scores[0].left_open == 1 and scores[0] == [(0.0, "hello")]
+    assert repr(scores[0]).endswith("1 connections left open>")
+
+
+async def test_an_answer_that_lacks_its_last_bytes_is_not_held_for_ever() -> None:
+    """All words and `[DONE]` are there, and the body never ends: the connection is given up after a second."""
+    endless = script.events(script.says("hello"))[:-1]
+
+    async def main() -> tuple[Score, float]:
+        async with Phone(models=endless) as phone:
+            score = await phone.talk()
+        return score, asyncio.get_running_loop().time()
+
+    score, at = await run(main)
+    assert (score, score.done, score.ended, score.left_open, at) == ([(0.0, "hello")], True, 0.0, 1, 1.0)
 
 
 async def test_what_a_model_of_the_tests_own_does_wrong_comes_out() -> None:

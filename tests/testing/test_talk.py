@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -43,6 +45,12 @@ async def test_a_turn_of_a_minute_takes_no_time() -> None:
 def test_a_plain_test_talks_by_asyncio_run() -> None:
     """Without pytest-asyncio."""
     assert asyncio.run(talk(models=says("hello"))) == [(0.0, "hello")]
+
+
+def test_whoever_imports_it_waits_for_nothing() -> None:
+    """A test suite imports it in each of its processes: what is heavy is loaded with the first App."""
+    code = "import sys, firstword.testing; print([name for name in ('pydantic', 'uvicorn') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 # --- the score ------------------------------------------------------------------------------------
@@ -289,10 +297,13 @@ async def test_a_caller_needs_no_gate_key_and_a_model_gets_the_callers_own() -> 
         (App(), {"base_url": "http://elsewhere.test/v1"}, "`base_url` is not a field of Policy"),
         (App(), {"turn_timeout": -1}, "turn_timeout"),
         (None, {"turn_timeout": -1}, "FIRSTWORD_TURN_TIMEOUT"),
+        (None, {"models": "hello"}, "no list of scripted models"),
+        (None, {"models": ["hello"]}, "no list of scripted models"),
+        ([], {}, "That is not an App"),
         (None, {"fill_after": 0.1, "fillers": [""]}, "fillers"),
     ],
 )
-async def test_what_makes_no_sense_is_told(app: App | None, given: dict[str, Any], message: str) -> None:
+async def test_what_makes_no_sense_is_told(app: Any, given: dict[str, Any], message: str) -> None:
     """Before anything is asked."""
     with pytest.raises(ConfigError, match=message):
         await talk(app, **given)

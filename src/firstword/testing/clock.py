@@ -4,7 +4,7 @@ Rules:
 - When nothing is left to do at this moment, and all wait for a timer, time jumps to it. Computing takes no time.
 - While a plain function runs in a thread, time stands still; what takes longer than `PATIENCE` takes its true time.
 - While a socket, a pipe or whatever else leads out of the loop is open, each wait takes its true time.
-- When nothing could ever wake anybody, that is an error. Threads that `run_in_executor` did not start are not seen.
+- When nobody can ever go on, that is an error. A thread that was started by hand is not seen: it has `PATIENCE` then.
 - `clock.now()` tells the jumping time on such a loop and in its threads, and the true time everywhere else.
 """
 
@@ -18,11 +18,11 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from firstword import clock
 
-PATIENCE = 1.0  # seconds of true time; a plain function that takes as long waits for something, it does not compute
+PATIENCE = 1.0  # seconds of true time; what takes as long in a thread waits for something, it does not compute
 THREADS = 64  # as the App's own
 
 Result = TypeVar("Result")
@@ -105,8 +105,10 @@ class _Selector(selectors.DefaultSelector):
         began = time.monotonic()
         if not self.outside:
             jobs = [*list(self.awaited.values()), *list(self.running.values())]  # threads change the latter
+            if not jobs and timeout is None:
+                return super().select(PATIENCE) or _despair()
             if not jobs:
-                self._jump(timeout)
+                self.now += timeout or 0.0
                 return []
             stands = min(jobs) + PATIENCE - began
             if stands > 0:
@@ -115,15 +117,6 @@ class _Selector(selectors.DefaultSelector):
         passed = time.monotonic() - began
         self.now += passed if timeout is None or (found and passed < timeout) else timeout
         return found
-
-    def _jump(self, timeout: float | None) -> None:
-        if timeout is None:
-            waiting = [_place(task) for task in asyncio.all_tasks(asyncio.get_running_loop())]
-            raise RuntimeError(
-                f"Everybody waits, and nothing is left that could wake anybody: {', '.join(sorted(waiting))}.\n"
-                "hint: look for an event that nobody sets, or a thread that was started by hand"
-            )
-        self.now += timeout
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -196,6 +189,14 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         finally:
             self._threads.shutdown()
             self.close()
+
+
+def _despair() -> NoReturn:
+    waiting = [_place(task) for task in asyncio.all_tasks(asyncio.get_running_loop())]
+    raise RuntimeError(
+        f"Everybody waits, and nothing is left that could wake anybody: {', '.join(sorted(waiting))}.\n"
+        "hint: look for an event that nobody sets"
+    )
 
 
 def _place(task: asyncio.Task[Any]) -> str:

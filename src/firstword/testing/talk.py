@@ -26,6 +26,7 @@ from firstword.testing.models import Scripted
 from firstword.testing.score import DIGITS, Ear, Score
 from firstword.testing.wires import CALL, Call, Wires, as_models
 from firstword.testing.witness import Record
+from firstword.transport.connection import DRAIN_TIMEOUT
 
 NAMES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 FILLER = "One moment. "
@@ -74,6 +75,8 @@ class Phone:
         self, app: App | None = None, *, models: Scripted | Sequence[Scripted] | None = None, **settings: Any
     ) -> None:
         scripts = None if models is None else as_models(models)
+        if app is not None and not isinstance(app, App):
+            raise ConfigError("That is not an App.", hint="of an application that mounts one, give the App itself")
         if app is None:
             app = _made(1 if scripts is None else len(scripts), settings)
             settings = {}
@@ -89,13 +92,16 @@ class Phone:
     async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, JumpingLoop)
-        await self.app.close()
         await loop.settle()
-        lines = len(self._wires.ledger.lines)
-        if kind is None and (self._wires.open_count or lines):
+        if self._wires.in_use:
+            await asyncio.sleep(DRAIN_TIMEOUT)  # an answer that was whole may still have its last bytes to send
+        left = self._wires.in_use
+        await self.app.close()
+        await loop.settle()  # the models' side of each connection ends as well
+        if kind is None and left:
             raise RuntimeError(
-                f"{max(self._wires.open_count, lines)} connections to models were left open at the end.\n"
-                "hint: a stage or a function still holds one"
+                f"Connections to models are in use although every turn is over: {left}.\n"
+                "hint: whoever takes one from the pool must `release` it"
             )
 
     @property

@@ -12,14 +12,14 @@ import itertools
 import math
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
-from firstword import Turn, clock
+from firstword import ConfigError, Turn, clock
 from firstword.testing import script
 from firstword.testing.clock import JumpingLoop
 from firstword.testing.exchange import converse, echo
@@ -159,7 +159,11 @@ class Wires(Transport):
 
 
 def as_models(given: Any) -> list[Scripted]:
-    """Return the models that `models=` says: one, or a list of them. A list of steps is one."""
-    if isinstance(given, Unreachable) or callable(given) or all(isinstance(step, dict) for step in given):
+    """Return the models that `models=` says: one, or a list of them; a list of steps is one. Raises ConfigError."""
+    if isinstance(given, Unreachable) or callable(given):
         return [given]
+    if isinstance(given, Sequence) and all(isinstance(step, dict) for step in given):
+        return [list(given)]
+    if isinstance(given, str) or not all(isinstance(each, (list, Unreachable)) or callable(each) for each in given):
+        raise ConfigError("`models` is no list of scripted models.", hint="write models=[silent(), says('hello')]")
     return list(given)
