@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test lint types check bench cost fuzz soak lock clean
+.PHONY: serve test lint types check bench cost faults tails fuzz soak lock clean
 
 serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl line that works at once
 	$(BIN)/firstword serve $(ARGS)
@@ -25,6 +25,12 @@ bench: $(VENV)/.bench  ## time the relay beside other servers; needs a C compile
 
 cost: $(VENV)/.dev  ## count the instructions of a turn and of a chunk, beside the known ones; needs valgrind
 	$(BIN)/python -m benchmarks.cost $(ARGS)
+
+faults: $(VENV)/.dev  ## play what a model can do wrong, and print what a caller hears; ARGS=--write keeps it in docs/
+	$(BIN)/python tests/faults.py $(ARGS)
+
+tails: $(VENV)/.bench  ## how long callers wait with real models' times; ARGS=--write keeps table and picture in docs/
+	$(BIN)/python -m benchmarks.tails $(ARGS)
 
 SECONDS ?= 60
 fuzz: $(VENV)/.fuzz  ## look for inputs that break the readers; SECONDS=60 for each, Linux on x86-64, CPython 3.11 to 3.14

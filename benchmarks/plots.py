@@ -70,7 +70,8 @@ def _color(name: str) -> str:
     return COLORS.get(name.removesuffix("-tls"), TEXT)
 
 
-def _figure(height: float, columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
+def paper(height: float, columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    """Return a picture `height` inches high, and its empty panels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -84,7 +85,8 @@ def _figure(height: float, columns: int = 1) -> tuple[Figure, Sequence[Axes]]:
     return figure, axes
 
 
-def _head(axes: Axes, title: str, below: str) -> None:
+def headline(axes: Axes, title: str, below: str) -> None:
+    """Write a panel's title, and what it shows."""
     axes.set_title(f"{title}\n", loc="left", fontsize=12, fontweight="bold")
     axes.text(0, 1.01, below, transform=axes.transAxes, fontsize=9, color=TEXT, va="bottom")
 
@@ -132,7 +134,7 @@ def _whole_streams(run: Run, name: str) -> int | None:
 def _lines(places: list[Place], title: str, below: str, unit: str) -> Figure:
     """Draw each server's low and high figure as two dots in a line of its own, the lowest on top."""
     places = sorted(places, key=lambda place: -place.low)
-    figure, (axes,) = _figure(1.3 + 0.36 * len(places))
+    figure, (axes,) = paper(1.3 + 0.36 * len(places))
     axes.set_xscale("log")
     for line, (name, low, high, note) in enumerate(places):
         color = _color(name)
@@ -150,7 +152,7 @@ def _lines(places: list[Place], title: str, below: str, unit: str) -> Figure:
     axes.set_xlim(min(place.low for place in places) / 2.2, max(place.high for place in places) * 3.5)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(axis="y", visible=False)
-    _head(axes, title, below)
+    headline(axes, title, below)
     return figure
 
 
@@ -175,11 +177,11 @@ class End(NamedTuple):
 def _streams(run: Run) -> Figure | None:
     if not run.streams():
         return None
-    figure, panels = _figure(5.2, columns=2)
+    figure, panels = paper(5.2, columns=2)
     ends = []
     for axes, share in zip(panels, ("p50", "p99"), strict=True):
         ends.append(_curves(axes, run, f"delay_{share}_ms"))
-        _head(axes, f"Chunk delay, {share}", "ms, logarithmic; x: turns were lost; dashes, hollow: TLS upstream")
+        headline(axes, f"Chunk delay, {share}", "ms, logarithmic; x: turns were lost; dashes, hollow: TLS upstream")
         axes.set_xlabel("voice streams at a time", loc="left", fontsize=9, color=TEXT)
     low = min(axes.get_ylim()[0] for axes in panels)
     high = max(axes.get_ylim()[1] for axes in panels)

@@ -100,8 +100,8 @@ def main() -> None:
     logging.getLogger("firstword").addHandler(logging.NullHandler())  # each row would be a line on the screen
     made = asyncio.run(table())
     if "--write" in sys.argv:
-        page = PAGE.read_text("utf-8")
-        PAGE.write_text(page.replace(within(page) or BEGIN, made if within(page) else f"{BEGIN}\n{made}"), "utf-8")
+        head, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+        PAGE.write_text(f"{head}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}", "utf-8")
     print(made)
 
 

@@ -13,8 +13,8 @@ import pytest
 from catalogue import ALL, BEFORE_SPEECH, FILLER, FINAL, FRIEND, MIDWAY, NO_CONNECTION, SORRY, WHOLE, Fault, Unreached
 from faults import PAGE, SETTINGS, play, table, within
 
-from firstword import Policy
-from firstword.testing import Phone, Score, after, fails, run, says, script, silent, talk, then
+from firstword import App, Model, Policy
+from firstword.testing import Phone, Score, after, fails, run, says, script, silent, talk, then, thinks
 
 POLICY = Policy()
 SLACK = 0.1  # seconds: the promise of the documentation
@@ -203,3 +203,53 @@ async def test_a_sentence_that_does_not_end_is_a_stall_to_the_engine(words: str,
         assert score.turn is not None and score.turn.stalls == stalls
     whole = await talk(models=says(words, every), stream=False)
     assert whole.turn is not None and whole.turn.stalls == 0
+
+
+# --- who may answer, and how long it may reason ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("allowed", "heard"), [(["second"], "From the second."), (["third", "first"], "From the third.")]
+)
+async def test_a_hook_says_who_may_answer(allowed: list[str], heard: str) -> None:
+    """The order is the hook's, and whoever is not named is not asked."""
+    app = App([Model(name, base_url="http://m.test/v1", api_key="k") for name in ("first", "second", "third")])
+    app.before_turn(lambda turn: turn.adjust(models=allowed))
+    models = [says(f"From the {name}.") for name in ("first", "second", "third")]
+    score = await talk(app, models=models, request={"model": "first"})
+    assert score == [(0.0, f"From the {allowed[0]}.")] and [name for _, name in score.asked] == allowed[:1]
+
+
+async def test_nobody_stands_in_where_a_hook_forbids_it() -> None:
+    """LiteLLM#19077: a fallback ran although it was disabled. The one model is tried twice, and its error is told."""
+    app = App([Model(name, base_url="http://m.test/v1", api_key="k") for name in ("first", "second")])
+    app.before_turn(lambda turn: turn.adjust(models=["first"]))
+    score = await talk(app, models=[fails(503), says(FRIEND)])
+    assert (score.status, [name for _, name in score.asked]) == (503, ["first", "first"])
+    assert score.error is not None and score.error["message"] == "Service Unavailable."
+
+
+async def test_a_name_that_nobody_has_is_a_mistake_of_the_hook() -> None:
+    """It is logged as one, and told as a 500 that does not show it."""
+    app = App([Model(name, base_url="http://m.test/v1", api_key="k") for name in ("first", "second")])
+    app.before_turn(lambda turn: turn.adjust(models=["frist"]))
+    score = await talk(app, models=[says(FRIEND), says(FRIEND)])
+    assert (score.status, score.asked) == (500, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "heard"),
+    [
+        ({}, [(1.5, FILLER), (4.0, SORRY)]),
+        ({"reasoning_timeout": 10.0}, [(1.5, FILLER), (6.5, FRIEND)]),
+        ({"reasoning_timeout": 6.0}, [(1.5, FILLER), (6.0, SORRY)]),
+        ({"reasoning_timeout": 2.0}, [(1.5, FILLER), (4.0, SORRY)]),
+    ],
+)
+async def test_a_model_that_shows_its_reasoning_may_have_longer(
+    given: dict[str, Any], heard: list[tuple[float, str]]
+) -> None:
+    """Thirteen thoughts, half a second each; one that says nothing at all has failed as before."""
+    thought = " ".join(["hm"] * 13)
+    assert await talk(models=thinks(thought, FRIEND, every=0.5), **SETTINGS, **given) == heard
+    assert (await talk(models=silent(), **SETTINGS, **given)).ended == 4.0

@@ -26,6 +26,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("body_timeout", "FIRSTWORD_BODY_TIMEOUT", "1.5", 1.5, 2.5),
     ("connect_timeout", "FIRSTWORD_CONNECT_TIMEOUT", "1.5", 1.5, 2.5),
     ("first_token_timeout", "FIRSTWORD_FIRST_TOKEN_TIMEOUT", "1.5", 1.5, 2.5),
+    ("reasoning_timeout", "FIRSTWORD_REASONING_TIMEOUT", "1.5", 1.5, 2.5),
     ("stall_timeout", "FIRSTWORD_STALL_TIMEOUT", "1.5", 1.5, 2.5),
     ("turn_timeout", "FIRSTWORD_TURN_TIMEOUT", "1.5", 1.5, 2.5),
     ("hedge_after", "FIRSTWORD_HEDGE_AFTER", "p95", "p95", 2.5),

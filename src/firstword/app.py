@@ -68,6 +68,7 @@ class App:
         body_timeout: float | None = None,
         connect_timeout: float | None = None,
         first_token_timeout: float | None = None,
+        reasoning_timeout: float | None = None,
         stall_timeout: float | None = None,
         turn_timeout: float | None = None,
         hedge_after: float | str | None = LEFT_OUT,

@@ -136,6 +136,14 @@ class Chunk:
                 self._speaks = self._speaks or _is_heard(choice.delta)
         return self._speaks
 
+    @property
+    def reasons(self) -> bool:
+        """True when the model shows its reasoning in it: `reasoning_content`, `reasoning`, `reasoning_details`."""
+        if not self.may_hold(b"reasoning"):
+            return False
+        deltas = (choice.get("delta") or {} for choice in self.data.get("choices") or () if isinstance(choice, dict))
+        return any(name.startswith("reasoning") and delta[name] for delta in deltas for name in delta)
+
     def changed(self, **fields: Any) -> Chunk:
         """Return a new chunk with these root fields in place of its own."""
         return Chunk({**self.data, **fields})

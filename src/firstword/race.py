@@ -71,7 +71,7 @@ class _Race:
         self.at_once: Callable[[Chunk], bool] | None = getattr(send, "at_once", None)
         self.winner: Lane | None = None
         self._waiting = list(runners)
-        self._is_alone = not runners
+        self._is_alone = len(runners) < 2
         self._extra = extra
         self._lanes: dict[asyncio.Task[None], Lane] = {}
         self._failed: list[tuple[Runner, UpstreamError]] = []

@@ -36,6 +36,7 @@ class Relay:
         "_deadline",
         "_decoder",
         "_is_full",
+        "_may_reason",
         "_send",
         "_sentence_due",
         "_stall",
@@ -51,6 +52,9 @@ class Relay:
         self._decoder = decoder
         self._deadline = deadline
         self._stall = turn.policy.stall_timeout
+        longer = turn.policy.reasoning_timeout
+        # Until when one that shows its reasoning may take for its first word; None when that makes no difference.
+        self._may_reason = None if longer is None else max(deadline, clock.now() + longer)
         self._chunks: list[Chunk] = []  # those that wait for the task
         self._is_full = False  # the caller's socket had no room: wait for it first
         self._sentence_due = math.inf  # a deadline beyond this one means: no sentence has ended for as long as a stall
@@ -137,8 +141,10 @@ class Relay:
 
     def _hear(self, chunk: Chunk) -> None:
         """Note that words came, and whether an engine can speak them: it waits for the end of a sentence."""
-        if not chunk.speaks:
-            return  # a blank, or reasoning between words: to the caller it is silence
+        if not chunk.speaks:  # a blank, or reasoning: to the caller it is silence
+            if self._may_reason is not None and self._sentence_due == math.inf and chunk.reasons:
+                self._deadline, self._may_reason = self._may_reason, None
+            return
         self._deadline = due = clock.now() + self._stall
         if self._sentence_due == math.inf or _ends_sentence(chunk.text):
             self._sentence_due = due + self._stall

@@ -55,6 +55,7 @@ class Roster:
         self._remotes: list[Model] = []
         alone = len(models) < 2
         runners = [Runner(model.name, self._ready(model, model.name, alone=alone)) for model in models]
+        self._runners = {runner.name: runner for runner in runners}
         self.runners = [] if alone else runners  # those of a race
         self._names: dict[str, CallNext] = {EMBEDDED: embedded(plugins.load("providers", EMBEDDED))}
         for runner in runners:
@@ -87,8 +88,18 @@ class Roster:
                 )
             turn.model = self._default
         self._extra.turns += 1
+        if turn.policy.models is not None:
+            return race(turn, send, self._chosen(turn.policy.models), self._extra)
         answer = self._names.get(turn.model) or self.rest
         return answer(turn, send)
+
+    def _chosen(self, names: Sequence[str]) -> list[Runner]:
+        """Return the models that a turn may be answered by. Raises ConfigError for a name that is not in the list."""
+        unknown = [name for name in names if name not in self._runners]
+        if unknown:
+            known = ", ".join(self._runners) or "none"
+            raise ConfigError(f"{unknown[0]!r} is not in the App's `models`.", hint=f"choose among: {known}")
+        return [self._runners[name] for name in names]
 
     def keep_warm(self) -> None:
         """Connect to every upstream, and stay connected."""

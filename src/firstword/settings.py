@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     body_timeout: float = Field(15.0, gt=0, description="Seconds for the request's body to arrive.")
     connect_timeout: float = Field(5.0, gt=0, description="Seconds to connect to the provider, TLS included.")
     first_token_timeout: float = Field(4.0, gt=0, description="Seconds from asking the model to its first word.")
+    reasoning_timeout: float | None = Field(
+        None, gt=0, description="The same for a model that sends its reasoning meanwhile; unset: no longer."
+    )
     stall_timeout: float = Field(5.0, gt=0, description="Seconds of silence within an answer.")
     turn_timeout: float = Field(60.0, gt=0, description="Seconds for a whole turn.")
     hedge_after: float | Literal["p95", "none"] = Field(
@@ -93,6 +96,7 @@ class Settings(BaseSettings):
         return Policy(
             hedge_after=None if self.hedge_after == "none" else self.hedge_after,
             first_token_timeout=self.first_token_timeout,
+            reasoning_timeout=self.reasoning_timeout,
             stall_timeout=self.stall_timeout,
             turn_timeout=self.turn_timeout,
             fillers=tuple(self.fillers),
