@@ -5,6 +5,7 @@ What the real wire does with the same faults is in `test_faults_heard.py`.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from catalogue import ALL, BEFORE_SPEECH, FILLER, FINAL, FRIEND, MIDWAY, NO_CONNECTION, SORRY, WHOLE, Fault, Unreached
 from faults import PAGE, SETTINGS, play, table, within
 
-from firstword import App, Model, Policy
+from firstword import App, Model, Policy, Turn
 from firstword.testing import Phone, Score, after, fails, run, says, script, silent, talk, then, thinks
 
 POLICY = Policy()
@@ -70,6 +71,35 @@ async def test_before_the_first_word_the_second_model_answers(fault: AnyFault) -
     assert score.turn is not None and score.turn.answered_by == "second"
     outcomes = [attempt.outcome for attempt in score.turn.attempts]
     assert outcomes == ["lost" if fault.is_slow else "failed", "answered"]
+
+
+@each([fault for fault in BEFORE_SPEECH if fault.is_slow])
+async def test_who_lost_is_let_go_of_when_the_other_speaks(fault: Fault) -> None:
+    """Not when the other has ended: a request that nobody hears costs money, and a connection."""
+    score = await talk(models=[fault.play(1.0), says("one two three", every=1.0)], hedge_share=1.0)
+    assert score == [(2.2, "one"), (3.2, " two"), (4.2, " three")]
+    assert [record.closed for record in score.seen if record.body["model"] == "first"] == [pytest.approx(2.2)]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_turn_has_one_second_try(count: int) -> None:
+    """There would be money and time for more: who is down is not asked for ever."""
+    models = [fails(503)] * count
+    score = await talk(models=models[0] if count == 1 else models, hedge_share=1.0, turn_timeout=10)
+    assert len(score.asked) == count + 1 and score.ended == 0.1
+
+
+async def test_a_filler_is_said_once_however_often_its_time_is_changed() -> None:
+    """A slow hook thinks of another time for it when it was said already."""
+    app = App(model="m", fillers=[FILLER], fill_after=0.5)
+
+    @app.before_turn
+    async def search(turn: Turn) -> None:
+        await asyncio.sleep(1.0)
+        turn.adjust(fillers=["Still looking. "], fill_after=2.0)
+        await asyncio.sleep(2.0)
+
+    assert await talk(app, models=says(FRIEND)) == [(0.5, FILLER), (3.0, FRIEND)]
 
 
 @each(MIDWAY)
