@@ -20,7 +20,7 @@ from firstword.server.openapi import document
 from firstword.server.pages import Pages
 from firstword.telemetry import Counts
 from firstword.testing import Upstream
-from firstword.testing.upstream import MODELS
+from firstword.testing.exchange import MODELS
 
 DOCUMENTED = [(path, method) for path, methods in document()["paths"].items() for method in methods]
 GET_PATHS = [path for path, method in DOCUMENTED if method == "get"]
