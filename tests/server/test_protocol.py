@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
