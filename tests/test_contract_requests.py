@@ -313,7 +313,7 @@ async def test_every_role_and_kind_of_content_leaves_as_it_came(line: Line) -> N
         {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]},
         {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}, "refusal": None},
         {"role": "function", "name": "f", "content": "1"},
-        {"role": "assistant", "content": "", "reasoning_content": "hm", "extra_content": {"google": {"sig": "=="}}},
+        {"role": "assistant", "reasoning_content": "hm", "tool_calls": [{"id": "c", "extra_content": {"sig": "=="}}]},
         {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "2"}]},
         {"role": "narrator", "content": "Somebody new."},
     ]

@@ -11,7 +11,7 @@ from caller import Caller, Heard
 from served import Served
 
 from firstword import App, Chunk, Turn
-from firstword.server.collect import completion
+from firstword.collect import completion
 from firstword.testing import Upstream, script
 
 Json = dict[str, Any]

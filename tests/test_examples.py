@@ -178,6 +178,26 @@ async def test_no_long_number_is_spoken(load: Load, serve: Serve, streamed: bool
     assert text == "Dial (hidden) now, wait 20 seconds, say (hidden)"
 
 
+async def test_a_table_is_looked_up_and_booked_once(load: Load, serve: Serve, upstream: Upstream) -> None:
+    """The model of tools.py looks for a table, books it, and the engine sends the turn twice."""
+    module = load("tools")
+    caller = Caller(serve(module.app).url)
+    scripts = [
+        script.events(script.role(), script.tool_call("free_tables", '{"day":"friday"}', id="a"), script.finish()),
+        script.events(script.role(), script.tool_call("book", '{"day":"friday","hour":21}', id="b"), script.finish()),
+        script.events(script.says("It is booked.")),
+    ]
+    asked = {"session_id": "s1", "turn_id": 1, "user_uid": "Ann"}
+
+    heard = await caller.says("A table on Friday at nine", user="table-1", scripts=scripts, **asked)
+    again = await caller.says("A table on Friday at nine", user="table-2", scripts=scripts, **asked)
+
+    results = [record.body["messages"][-1]["content"] for record in await upstream.wait_settled("table-1", count=3)]
+    assert (heard.text, again.text) == ("Let me look at the book. It is booked.",) * 2
+    assert results[1:] == ["[19,21]", "A table is booked for friday at 21."]
+    assert module.booked == [("friday", 21, "Ann")]
+
+
 def test_every_example_is_short_and_is_run_here() -> None:
     """Somebody adds an example and forgets its test, or lets one grow over 40 lines."""
     mine = Path(__file__).read_text()
@@ -196,7 +216,8 @@ def test_every_python_block_of_a_document_runs(document: Path, monkeypatch: pyte
     monkeypatch.setenv("OPENAI_API_KEY", "key-1")
     monkeypatch.setenv("DEEPSEEK_API_KEY", "key-2")
     for position, block in enumerate(blocks(document, "python")):
-        exec(compile(block, f"{document.name} block {position + 1}", "exec"), {"__name__": "copied"})
+        code = compile(block, f"{document.name} block {position + 1}", "exec", dont_inherit=True)
+        exec(code, {"__name__": "copied"})
 
 
 @pytest.mark.parametrize("position", range(len(blocks(TESTING, "python"))))
@@ -275,7 +296,7 @@ def test_the_readme_names_every_setting_with_its_default(readme: Path) -> None:
 def test_the_readme_names_every_error_and_path(readme: Path) -> None:
     """An error that a caller can meet, or a route, is added without a word on it."""
     classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.Error)]
-    codes = {each.code for each in classes if each.code is not None}
+    codes = {each.code for each in classes if each.code is not None and each is not errors.ToolError}
     paths = {"/models", "/v1/models", "/health", "/ready", "/docs", "/openapi.json", *CHAT_PATHS}
     text = prose(readme)
 

@@ -22,7 +22,7 @@ SORRY = "I am sorry."
 ANSWER = script.events(script.says(FRIEND))
 Serve = Callable[[App], Served]
 Samples = dict[tuple[str, tuple[str, ...]], float]
-LABELS = ("outcome", "model", "why", "unit", "state")  # in the order in which the tests name their values
+LABELS = ("outcome", "model", "why", "unit", "state", "tool")  # in the order in which the tests name their values
 
 
 def read(page: str) -> Samples:
@@ -88,6 +88,31 @@ async def test_what_the_caller_heard_of_us_is_counted(serve: Serve, upstream: Up
     assert found["turns_total", ("upstream_truncated",)] == 1
     states = {state: found["breaker", ("first", state)] for state in ("closed", "half-open", "open")}
     assert states == {"closed": 0, "half-open": 0, "open": 1}
+
+
+async def test_calls_of_tools_are_counted_by_what_came_of_them(serve: Serve, upstream: Upstream, marker: str) -> None:
+    """One answers, one breaks, and one is made up by the model: its name is the model's own words, and no label."""
+    app = App(base_url=upstream.base_url)
+
+    @app.tool
+    async def works() -> str:
+        """Answer."""
+        return "yes"
+
+    @app.tool
+    async def breaks() -> str:
+        """Break."""
+        raise ValueError
+
+    names = ("works", "breaks", "made_up", "works")
+    calls = [script.tool_call(name, "{}", id=f"c{at}", index=at) for at, name in enumerate(names)]
+    first = script.events(script.role(), *calls, script.finish("tool_calls"))
+    served = serve(app)
+    await Caller(served.url).says(user=marker, scripts=[first, ANSWER])
+
+    samples = await counted(served)
+    found = {labels: value for (name, labels), value in samples.items() if name == "tool_calls_total"}
+    assert found == {("answered", "works"): 2.0, ("failed", "breaks"): 1.0, ("unknown", ""): 1.0}
 
 
 async def test_the_log_says_who_was_asked_and_what_we_said(

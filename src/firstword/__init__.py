@@ -8,19 +8,22 @@ from .errors import (
     Error,
     Forbidden,
     RequestError,
+    ToolError,
     TooManyRequests,
     Unauthorized,
     UpstreamError,
 )
 from .model import Model
 from .policy import Policy
-from .turn import CallNext, Reply, Send, Stage, Timeline, Turn
+from .tools import Tool
+from .turn import Called, CallNext, Reply, Send, Stage, Timeline, Turn
 
 __version__ = "0.1.0"
 __all__ = [
     "App",
     "BadRequest",
     "CallNext",
+    "Called",
     "Chunk",
     "ConfigError",
     "Error",
@@ -33,6 +36,8 @@ __all__ = [
     "Stage",
     "Timeline",
     "TooManyRequests",
+    "Tool",
+    "ToolError",
     "Turn",
     "Unauthorized",
     "UpstreamError",

@@ -15,21 +15,26 @@ import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from . import plugins
 from .admission import Gate
+from .call_tools import Offer, call_tools
 from .errors import ConfigError
 from .fill import fill
 from .health import Budget
 from .hooks import ChunkHook, Hook, before, call, check_takes, on_chunk
+from .jobs import Jobs
 from .model import Model
 from .own import own
 from .roster import DIALECT, EMBEDDED, Roster, as_model, check_new, where
 from .server import Bounds, Server
 from .telemetry import Counts
+from .toolbox import Toolbox, knows_strict
+from .tools.function import Function
 from .transport import Origin, Proxy, Transport, read_proxy, split
 from .turn import CallNext, Stage, Turn, compose, foreign
+from .use import Limits
 
 log = logging.getLogger("firstword")
 
@@ -77,6 +82,9 @@ class App:
         fill_after: float | None = None,
         apology: str | None = None,
         on_cut: str | None = None,
+        tool_rounds: int | None = None,
+        tool_timeout: float | None = None,
+        tool_max_result: int | None = None,
         warm: bool | None = None,
         debug: bool | None = None,
     ) -> None:
@@ -103,6 +111,9 @@ class App:
         self._before: list[Hook] = []
         self._on_chunk: list[ChunkHook] = []
         self._after: list[Hook] = []
+        self._toolbox = Toolbox()
+        self._jobs = Jobs()
+        self._opening: asyncio.Future[None] | None = None  # of the tools' sources
         self._server: Server | None = None
         self._transport: Transport | None = None
         self._roster: Roster | None = None
@@ -168,6 +179,54 @@ class App:
 
         return add
 
+    @overload
+    def tool(self, function: F) -> F: ...
+
+    @overload
+    def tool(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        filler: str | None = None,
+        timeout: float | None = None,
+        commits: bool = False,
+    ) -> Callable[[F], F]: ...
+
+    def tool(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        filler: str | None = None,
+        timeout: float | None = None,
+        commits: bool = False,
+    ) -> Any:
+        """Let models call a function: its types and docstring are the schema, a parameter of type Turn is filled in.
+
+        filler: what the caller hears while it runs. timeout: seconds; None = the App's `tool_timeout`. commits: it
+        changes something: once begun it is not cancelled, and runs once a turn. Raises ConfigError.
+        """
+        self._check_thawed("tool")
+        names = dict(sys._getframe(1).f_locals)  # what annotations may mean where the function is written
+
+        def add(function: F) -> F:
+            more = {"filler": filler, "timeout": timeout, "commits": commits, "names": names}
+            self._toolbox.add(Function(function, name=name, description=description, **more))  # type: ignore[arg-type]
+            return function
+
+        return add if function is None else add(function)
+
+    def add_tools(self, *things: Any) -> None:
+        """Let models call these too: a function, a Tool, a Source of tools, or "kind:..." for one of tools/.
+
+        Raises ConfigError.
+        """
+        self._check_thawed("add_tools")
+        for thing in things:
+            self._toolbox.add(thing)
+
     def run(self, host: str | None = None, port: int | None = None) -> None:
         """Serve until CTRL+C. Raises SystemExit with a sentence when the configuration is wrong."""
         from .serving import serve
@@ -186,6 +245,8 @@ class App:
             await self._live(receive, send)
             return
         server = self._server or self._build()
+        if self._opening is not None and not self._opening.done():
+            await asyncio.shield(self._opening)
         await server(scope, receive, send)
 
     async def _live(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
@@ -196,6 +257,8 @@ class App:
         except ConfigError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        if self._opening is not None:
+            await self._opening
         # Plain functions of the user's run in threads, and one that blocks keeps its thread after its caller has left.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         gc.collect()
@@ -214,6 +277,10 @@ class App:
         """Wait for after_turn hooks, then close every connection. For whoever mounts the App without its lifespan."""
         if self._server is not None:
             await self._server.drain()
+            await self._jobs.drain()
+            if self._opening is not None:
+                self._opening.cancel()
+            await self._toolbox.close()
         if self._transport is not None:
             await self._transport.close()
 
@@ -233,7 +300,8 @@ class App:
         vars(twin).update(written)  # what is hung on one of them later is not the other's
         twin.settings = self.settings.model_copy(update={"warm": False})
         twin._extra = Budget(self.settings.hedge_share)
-        twin._server = twin._transport = twin._roster = None
+        twin._toolbox, twin._jobs = self._toolbox.copy(), Jobs()
+        twin._server = twin._transport = twin._roster = twin._opening = None
         return twin
 
     @property
@@ -271,6 +339,8 @@ class App:
         )
         if settings.warm:
             self._roster.keep_warm()
+        if self._toolbox.has_sources:
+            self._opening = asyncio.ensure_future(self._toolbox.open())
         return self._server
 
     def _in_order(self) -> list[Stage]:
@@ -283,7 +353,15 @@ class App:
         if self._on_chunk:
             stages.append(on_chunk(self._on_chunk))  # over the user's stages: the last look at what leaves
         stages += map(foreign, self._stages)  # the user's own, in the order they were written
+        if self._toolbox:
+            stages.append(call_tools(self._offer()))  # next to the models: a tool runs once however many are asked
         return stages
+
+    def _offer(self) -> Offer:
+        settings = self.settings
+        limits = Limits(settings.tool_rounds, settings.tool_timeout, settings.tool_max_result, settings.debug)
+        urls = [where(each, settings.base_url) for each in self._models] or [settings.base_url]
+        return Offer(self._platform, self._toolbox, self._jobs, limits, strict=all(map(knows_strict, urls)))
 
     async def _finish(self, turn: Turn) -> None:
         for hook in self._after:

@@ -65,7 +65,10 @@ class Chunk:
 
     @classmethod
     def from_frame(cls, frame: bytes, text: str | None = None) -> Chunk:
-        """Make a chunk of one frame, `data: {...}` and a blank line, without decoding it; `text` if that is known."""
+        """Make a chunk of one frame, `data: {...}` and a blank line, without decoding it.
+
+        `text` is given for one that is known to say these words and nothing else: no call, no ending.
+        """
         chunk = cls.__new__(cls)
         chunk._data = None
         chunk._frame = frame
@@ -135,6 +138,17 @@ class Chunk:
             for choice in self.look().choices or ():
                 self._speaks = self._speaks or _is_heard(choice.delta)
         return self._speaks
+
+    @property
+    def calls(self) -> bool:
+        """True when it calls a tool, or goes on with a call."""
+        if self._seen is None and self._data is None and self._text is not None:
+            return False  # its text was known before anybody looked: words like those before it
+        for choice in self.look().choices or ():
+            delta = choice.delta
+            if delta is not None and (delta.tool_calls or delta.function_call):
+                return True
+        return False
 
     @property
     def reasons(self) -> bool:

@@ -155,6 +155,16 @@ class TooManyRequests(RequestError):
         return {"retry-after": str(math.ceil(self.retry_after)), "retry-after-ms": str(round(self.retry_after * 1000))}
 
 
+class ToolError(Error):
+    """A tool did not do what the model asked of it. The model is told, never the caller. `tool` is its name."""
+
+    code = "tool_error"
+
+    def __init__(self, message: str, *, tool: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.tool = tool
+
+
 # --- the model's fault: the next model, else the caller is told ------------------------------------
 
 

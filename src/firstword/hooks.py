@@ -8,7 +8,7 @@ from typing import Any
 
 from .chunk import Chunk
 from .errors import ConfigError
-from .own import in_thread
+from .threads import in_thread
 from .turn import CallNext, Seen, Send, Stage, Turn
 
 Hook = Callable[[Turn], Any]

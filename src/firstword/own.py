@@ -17,6 +17,7 @@ from typing import Any
 from . import clock
 from .chunk import Chunk
 from .errors import ConfigError
+from .threads import in_thread
 from .turn import CallNext, Send, Turn
 
 _END = object()
@@ -49,19 +50,6 @@ def own(function: Callable[..., Any]) -> CallNext:
         await words.end()
 
     return answer
-
-
-async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a plain function in a thread, so that it holds up nobody, and return what it returns."""
-
-    def call() -> Any:
-        try:
-            return function(*arguments)
-        except StopIteration as error:
-            # No future can hold one: whoever awaits it would wait for ever.
-            raise RuntimeError("the function raised StopIteration").with_traceback(error.__traceback__) from error
-
-    return await asyncio.to_thread(call)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -43,11 +43,11 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name in ("first_token_timeout", "stall_timeout", "turn_timeout", "fill_after"):
-            if not _is_time(getattr(self, name)):
+            if not is_time(getattr(self, name)):
                 raise ConfigError(f"`{name}` is not a number of seconds over 0.", hint=f"write it like {name}=5.0")
-        if self.reasoning_timeout is not None and not _is_time(self.reasoning_timeout):
+        if self.reasoning_timeout is not None and not is_time(self.reasoning_timeout):
             raise ConfigError("`reasoning_timeout` is neither seconds nor None.", hint="write reasoning_timeout=20")
-        if self.hedge_after is not None and self.hedge_after != P95 and not _is_time(self.hedge_after):
+        if self.hedge_after is not None and self.hedge_after != P95 and not is_time(self.hedge_after):
             raise ConfigError(
                 "`hedge_after` is neither seconds, 'p95' nor None.", hint="write hedge_after=1.2, or 'p95', or None"
             )
@@ -71,5 +71,6 @@ class Policy:
         return self.on_cut or ("apologise" if self.apology else "error")
 
 
-def _is_time(value: Any) -> bool:
+def is_time(value: Any) -> bool:
+    """True for a number of seconds over 0."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

@@ -83,6 +83,13 @@ class Settings(BaseSettings):
         description="What follows words that were cut off: `apologise`, `finish` or `error`; as a rule the first if "
         "there is an apology, else the last.",
     )
+    tool_rounds: int = Field(
+        5, ge=1, le=100, description="How often in a turn a model may call tools before it has to answer."
+    )
+    tool_timeout: float = Field(10.0, gt=0, description="Seconds for one call of a tool.")
+    tool_max_result: int = Field(
+        32 * 1024, gt=0, description="Bytes of a tool's result that the model is told; what is over is cut."
+    )
     warm: bool = Field(True, description="Connect to the provider at start, and stay connected.")
     debug: bool = Field(False, description="Log exceptions with their messages, which may hold callers' words.")
 

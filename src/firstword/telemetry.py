@@ -25,6 +25,7 @@ class Counts:
         self.turns: Counter[str] = Counter()  # by outcome: "answered", "hung_up" or an error's code
         self.attempts: Counter[tuple[str, str, str]] = Counter()  # by model, why and outcome
         self.unheard: Counter[tuple[str, str]] = Counter()  # by model and unit: what attempts that lost have cost
+        self.tool_calls: Counter[tuple[str, str]] = Counter()  # by tool and outcome
         self.fillers = 0
         self.apologies = 0
         self.truncated = 0
@@ -40,6 +41,9 @@ class Counts:
         self.apologies += turn.apologised
         self.truncated += turn.reply.truncated
         self.stalls += turn.stalls
+        for each in turn.called:
+            name = "" if each.outcome == "unknown" else each.name  # else it is the model's own words
+            self.tool_calls[_known(self.tool_calls, (name, each.outcome))] += 1
         for attempt in turn.attempts:
             self.attempts[_known(self.attempts, (attempt.model, attempt.why, attempt.outcome))] += 1
             if attempt.spoke is None and attempt.chunks:
@@ -92,6 +96,9 @@ def _families(counts: Counts, states: Mapping[str, str]) -> Iterator[Any]:
         "What came from models of which the caller heard nothing: chunks, and tokens where they were counted.",
         ("model", "unit"),
         counts.unheard,
+    )
+    yield counter(
+        "tool_calls", "Calls of tools that run here, by what came of them.", ("tool", "outcome"), counts.tool_calls
     )
     for name, text in (
         ("fillers", "Fillers that were said."),

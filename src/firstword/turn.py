@@ -92,6 +92,21 @@ class Reply:
         return next((chunk.data["usage"] for chunk in reversed(self.chunks) if chunk.look().usage), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """One call of a tool, and what came of it. `arguments` and `result` are what was said to and fro, as text.
+
+    outcome: "answered"; "refused", with a reason; "failed", by a mistake; "timed_out"; "continues", for a tool that
+    commits and was not done in time; "unknown", when nobody has such a tool. seconds: how long it was waited for.
+    """
+
+    name: str
+    arguments: str
+    result: str
+    outcome: str
+    seconds: float
+
+
 _POLICY = Policy()
 
 
@@ -127,6 +142,7 @@ class Turn:
     apologised: bool = False  # the apology was said
     attempts: list[Attempt] = field(default_factory=list)  # all requests, when there could be more than one
     stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
+    called: list[Called] = field(default_factory=list)  # the tools that ran here, in the order of their results
     adjusted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know of an adjustment
 
     def adjust(self, **changes: Any) -> None:
@@ -170,8 +186,8 @@ class Turn:
 
     @property
     def is_plain(self) -> bool:
-        """True when the caller heard one model, as it spoke, and nobody else was asked or failed."""
-        return not (self.attempts or self.filled or self.stalls or self.error)
+        """True when the caller heard one model, as it spoke, and nobody and nothing else was asked, or failed."""
+        return not (self.attempts or self.filled or self.called or self.stalls or self.error)
 
     @property
     def wants_json(self) -> bool:

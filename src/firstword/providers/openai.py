@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from ..calls import mended
 from ..chunk import Choice, Chunk
 from ..errors import BadRequest, UpstreamError, UpstreamProtocolError, UpstreamStatusError, UpstreamTruncated
 from ..turn import Turn
@@ -42,6 +43,8 @@ class OpenAI:
     def request(self, turn: Turn, *, model: str, base_url: str, key: str | None) -> HttpRequest:
         """Return the turn's own body, asked as a stream. A reply in one piece is put together on our side."""
         body = {**turn.request, "model": model, "stream": True}
+        if type(body.get("messages")) is list:
+            body["messages"] = mended(body["messages"])
         if not turn.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         headers = HEADERS if not key else (*HEADERS, ("authorization", f"Bearer {key}"))
@@ -272,6 +275,7 @@ def _is_usual(choices: list[Choice]) -> bool:
         and choice.index == 0
         and delta is not None
         and not delta.tool_calls
+        and not delta.function_call
     )
 
 

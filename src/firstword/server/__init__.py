@@ -289,6 +289,7 @@ def _more_facts(turn: Turn) -> str:
     """Return what else the log says of a turn that was not plain: who was asked, what was said by us, what failed."""
     facts = [f"asked={','.join(attempt.model for attempt in turn.attempts)}"] if turn.attempts else []
     facts += [f"model={turn.answered_by}"] if turn.answered_by else []
+    facts += [f"tools={len(turn.called)}"] if turn.called else []
     facts += [name for name in ("filled", "apologised") if getattr(turn, name)]
     facts += ["truncated"] if turn.reply.truncated else []
     facts += [f"stalls={turn.stalls}"] if turn.stalls else []

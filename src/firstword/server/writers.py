@@ -14,11 +14,11 @@ import msgspec
 
 from .. import clock
 from ..chunk import Chunk
+from ..collect import completion
 from ..errors import Error, UpstreamProtocolError
 from ..turn import Turn
 from ..wire import DONE, frame
 from .apology import conclusion
-from .collect import completion
 
 log = logging.getLogger("firstword")
 

@@ -1,4 +1,4 @@
-"""Put the chunks of a streamed reply together into one `chat.completion`, unknown fields included. Pure.
+"""Put the chunks of a streamed reply together into one `chat.completion`, or any JSON object of its deltas. Pure.
 
 Each part of a message is gathered first and joined once: adding word to word would cost the square of the reply.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..chunk import Chunk
+from .chunk import Chunk
 
 # These name a thing; servers that repeat them in every delta mean the same one, not a longer name.
 _SAID_ONCE = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
@@ -17,14 +17,14 @@ _SAID_ONCE = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
 def completion(chunks: Iterable[Chunk]) -> dict[str, Any]:
     """Return the whole reply as `stream: false` shows it."""
     whole: dict[str, Any] = {}
-    choices: dict[int, _Object] = {}
+    choices: dict[int, Growing] = {}
     for chunk in chunks:
         for name, value in chunk.data.items():
             if name != "choices" and (value is not None or name not in whole):
                 whole[name] = value
         for choice in chunk.data.get("choices") or ():
             parts = {("message" if name == "delta" else name): value for name, value in choice.items()}
-            choices.setdefault(choice.get("index") or 0, _Object()).add(parts)
+            choices.setdefault(choice.get("index") or 0, Growing()).add(parts)
     whole["object"] = "chat.completion"
     whole["choices"] = [_finished(index, choices[index].whole()) for index in sorted(choices)]
     return whole
@@ -39,7 +39,7 @@ def _finished(index: int, choice: dict[str, Any]) -> dict[str, Any]:
     return {"finish_reason": None, **choice, "index": index, "message": message}
 
 
-class _Object:
+class Growing:
     """A JSON object that grows by deltas."""
 
     def __init__(self) -> None:
@@ -52,8 +52,8 @@ class _Object:
             if value is None:
                 self._fields.setdefault(name, None)
             elif isinstance(value, dict):
-                if not isinstance(old, _Object):
-                    old = self._fields[name] = _Object()
+                if not isinstance(old, Growing):
+                    old = self._fields[name] = Growing()
                 old.add(value)
             elif isinstance(value, list):
                 if not isinstance(old, _List):
@@ -76,7 +76,7 @@ class _List:
 
     def __init__(self) -> None:
         self._items: list[Any] = []
-        self._by_index: dict[Any, _Object] = {}
+        self._by_index: dict[Any, Growing] = {}
 
     def add(self, items: list[Any]) -> None:
         """Add the items of one delta."""
@@ -84,7 +84,7 @@ class _List:
             if isinstance(item, dict) and isinstance(item.get("index"), (int, str)):
                 index = item["index"]
                 if index not in self._by_index:
-                    self._by_index[index] = _Object()
+                    self._by_index[index] = Growing()
                     self._items.append(self._by_index[index])
                 self._by_index[index].add(item)
             else:
@@ -100,6 +100,6 @@ class _Text(list[str]):
 
 
 def _whole(value: Any) -> Any:
-    if isinstance(value, (_Object, _List)):
+    if isinstance(value, (Growing, _List)):
         return value.whole()
     return "".join(value) if isinstance(value, _Text) else value

@@ -1,0 +1,139 @@
+"""The jobs of tools that change something in the world: each is begun once a turn, and done whatever the caller does.
+
+Engines send a turn again, and callers interrupt. A job that was begun for a turn is the same one for whoever sends that
+turn again, and its result, when nobody was there to hear it, is kept for the session's next turn. All is in memory: a
+process of its own (a worker) knows nothing of the others' jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from . import clock
+from .calls import Call
+from .turn import Turn
+
+ONCE = 60.0  # seconds in which a turn that is sent again gets the first one's result
+KEPT = 600.0  # seconds for which a result waits for the session's next turn
+MAX_JOBS = 1_000
+MAX_BYTES = 8 * 1024 * 1024  # of their results
+DRAIN_TIMEOUT = 10.0  # seconds that running jobs get when the server stops
+END_TIMEOUT = 1.0  # seconds that one gets to end once it is cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call; see `Called`."""
+
+    text: str
+    kind: str
+
+
+class Job:
+    """One job. `task` is done with its Outcome."""
+
+    def __init__(self, call: Call, moment: str, task: asyncio.Task[Outcome]) -> None:
+        self.call = call
+        self.moment = moment
+        self.task = task
+        self.told: str | None = None  # the moment in which a model was told the result
+        self.ended: float | None = None
+        self.size = 0
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Outcome]) -> None:
+        self.ended = clock.now()
+        # A cancelled one is over with the server. To ask for the error of another keeps asyncio from complaining.
+        if not task.cancelled() and task.exception() is None:
+            self.size = len(task.result().text)
+
+
+def caller_of(turn: Turn) -> str | None:
+    """Return what a session's turns have in common; None for a turn without a session."""
+    if turn.session is None and turn.channel is None:
+        return None
+    # With the key, because a session's name is the caller's own word.
+    keys = [turn.headers.get(name) for name in ("authorization", "api-key", "x-api-key")]
+    return _digest([turn.session, turn.channel, turn.engine.get("app_id"), keys])
+
+
+def moment_of(turn: Turn) -> str:
+    """Return what a turn has in common with itself when it is sent again: its number, else what was said so far."""
+    if caller_of(turn) is None:
+        return turn.id
+    if turn.number is not None:
+        return f"number {turn.number}"
+    # Without system messages: hooks put the time of day there.
+    said = [(each.get("role"), each.get("content")) for each in turn.messages]
+    return _digest([each for each in said if each[0] not in ("system", "developer")])
+
+
+class Jobs:
+    """All jobs of an App."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, dict[str, Job]] = {}  # by caller, and by turn, tool and arguments
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def begin(self, turn: Turn, call: Call, run: Callable[[], Coroutine[Any, Any, Outcome]]) -> Job:
+        """Return the job of a call: the one that was begun for the same turn, else a new one that does `run`."""
+        self._forget()
+        moment = moment_of(turn)
+        jobs = self._jobs.setdefault(caller_of(turn) or moment, {})
+        key = _digest([moment, call.name, call.arguments])
+        if key not in jobs:
+            jobs[key] = Job(call, moment, self.keep(asyncio.ensure_future(run())))
+        return jobs[key]
+
+    def keep(self, task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+        """Hold a task until it is done."""
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def untold(self, turn: Turn) -> list[Job]:
+        """Return the jobs of the session's earlier turns whose results no model was told in a turn but this one."""
+        jobs = self._jobs and self._jobs.get(caller_of(turn) or "")
+        if not jobs:
+            return []
+        moment = moment_of(turn)
+        return [job for job in jobs.values() if job.moment != moment and job.told in (None, moment)]
+
+    async def drain(self) -> None:
+        """Wait for the jobs that are running, and end those that take too long."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=DRAIN_TIMEOUT)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=END_TIMEOUT)
+
+    def _forget(self) -> None:
+        """Let go of what nobody asks for any more, and of the oldest results when there are too many."""
+        now = clock.now()
+        count, size = 0, 0
+        for caller, key, job in reversed(list(self._all())):
+            count += 1
+            size += job.size
+            if job.ended is None:
+                continue
+            kept = ONCE if job.told is not None else KEPT
+            if now - job.ended > kept or count > MAX_JOBS or size > MAX_BYTES:
+                del self._jobs[caller][key]
+                if not self._jobs[caller]:
+                    del self._jobs[caller]
+
+    def _all(self) -> Iterator[tuple[str, str, Job]]:
+        for caller, jobs in self._jobs.items():
+            for key, job in jobs.items():
+                yield caller, key, job
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
