@@ -140,6 +140,33 @@ async def test_a_timer_rings_to_the_moment_beside_a_real_socket() -> None:
     assert at == 0.1 and truly >= 0.099
 
 
+async def test_a_real_socket_that_has_the_number_of_a_closed_wire_is_a_real_one() -> None:
+    """The kernel gives the lowest number that is free."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, JumpingLoop)
+        wires = [loop.wire() for _ in range(20)]
+        numbers = {end.fileno() for wire in wires for end in wire}
+        for wire in wires:
+            for end in wire:
+                end.close()
+        near, far = socket.socketpair()
+        assert near.fileno() in numbers
+        threading.Timer(0.2, far.sendall, [b"late"]).start()
+        reader, writer = await asyncio.open_connection(sock=near)
+        alarm = asyncio.ensure_future(asyncio.sleep(0.05))
+        assert await reader.read(4) == b"late"
+        at = loop.time()
+        writer.close()
+        await writer.wait_closed()
+        far.close()
+        await alarm
+        return at
+
+    assert 0.1 < await run(main) < 5
+
+
 async def test_both_ends_of_a_wire_are_within_the_loop() -> None:
     """A hundred questions and answers, a second apart, in no time; the numbers of closed wires are used again."""
 

@@ -67,7 +67,7 @@ async def test_a_good_model_says_its_words_at_their_time(model: Any, score: list
         (fails(401), 401, 0.0),
         (after(0.5, fails(500)), 500, 0.5),
         (refuses_connection(), 502, 0.0),
-        (after(0.5, refuses_connection()), 502, 0.5),
+        (after(0.25, after(0.25, refuses_connection())), 502, 0.5),
         (never_connects(), 504, 4.0),
         (lambda record: refuses_connection(), 502, 0.0),
         (cuts(""), 502, 0.0),
@@ -95,7 +95,10 @@ async def test_each_request_may_meet_another_model() -> None:
     async def main() -> list[str]:
         first = then(fails(500), lambda record: says(f"try {record.attempt}"), says("ever after"))
         async with Phone(models=[first, says("second")]) as phone:
-            return [(await phone.talk()).text for _ in range(4)]
+            heard = [(await phone.talk()).text for _ in range(4)]
+            asked = [(record.body["model"], record.attempt) for record in phone.seen]
+            assert asked == [("first", 1), ("second", 1), ("first", 2), ("first", 3), ("first", 4)]
+            return heard
 
     assert await run(main) == ["second", "try 2", "ever after", "ever after"]
 

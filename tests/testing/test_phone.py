@@ -57,9 +57,33 @@ async def test_turns_on_one_phone_share_its_connections() -> None:
             assert [score.left_open for score in both] == [0, 0]
             await asyncio.sleep(100)
             await phone.talk()
-            return [record.connection for record in phone.seen]
+        # After 50 s without use; by the caller who left; at the end.
+        assert [record.closed for record in phone.seen] == [56.0, 56.0, 56.0, 5.5, 108.0]
+        return [record.connection for record in phone.seen]
 
     assert await run(main) == [1, 1, 1, 2, 3]
+
+
+async def test_a_connection_that_the_next_turn_has_is_not_left_open_by_the_last() -> None:
+    """It was given back, and taken again at the same moment."""
+    app, over = App(model="m"), asyncio.Event()
+
+    @app.after_turn
+    async def tell(turn: Turn) -> None:
+        over.set()
+
+    async def main() -> list[Score]:
+        async def next_one(phone: Phone) -> Score:
+            await over.wait()
+            return await phone.talk()
+
+        async with Phone(app, models=drips("one two", every=1.0)) as phone:
+            scores = await asyncio.gather(phone.talk(), next_one(phone))
+            assert [record.connection for record in phone.seen] == [1, 1]
+            return list(scores)
+
+    scores = await run(main)
+    assert [(score.text, score.ended, score.left_open) for score in scores] == [("one two", 2.0, 0)] * 2
 
 
 async def test_a_model_may_be_a_function_of_the_request() -> None:

@@ -10,13 +10,17 @@ import time
 from typing import Any
 
 import pytest
+from requests_of_a_test import says_to
 
 from firstword import App, CallNext, ConfigError, Forbidden, Model, Send, Turn
 from firstword.testing import (
+    Phone,
     after,
     drips,
     fails,
+    run,
     says,
+    script,
     silent,
     stalls,
     talk,
@@ -101,8 +105,16 @@ async def test_a_score_tells_all_of_a_bad_turn() -> None:
 
     score = await talk(models=stalls("one two"))
     assert score == [(0.0, "one two")]
-    assert (score.status, score.done, score.ended) == (200, False, 5.0)
+    assert (score.status, score.done, score.ended, score.longest_silence) == (200, False, 5.0, 5.0)
     assert score.error is not None and score.error["code"] == "upstream_timeout"
+
+
+async def test_what_still_comes_at_the_moment_of_the_end_belongs_to_the_turn() -> None:
+    """The model has some more to send behind its `[DONE]`: its connection is not left open by that."""
+    score = await talk(models=script.events(script.says("hello"), [script.comment()] * 20))
+
+    assert (score, score.left_open) == ([(0.0, "hello")], 0)
+    assert score.seen[0].ended == 0.0
 
 
 async def test_a_reply_in_one_piece_is_heard_when_it_is_whole() -> None:
@@ -172,6 +184,21 @@ async def test_a_caller_may_leave_at_any_moment(leaves: float, heard: list[Any],
     assert score.left_open == 0 and score.done == (leaves == 9.0)
     assert score.ended == min(leaves, 2.2)
     assert all(record.closed is not None and record.closed <= score.ended for record in score.seen if not score.done)
+
+
+async def test_what_is_said_to_a_caller_who_has_left_is_not_heard() -> None:
+    """A stage says good-bye, whatever happens."""
+    app = App(model="m")
+
+    @app.stage
+    async def part(turn: Turn, send: Send, call_next: CallNext) -> None:
+        try:
+            await call_next(turn, send)
+        finally:
+            await send(turn.chunk({"content": " Bye."}))
+
+    assert await talk(app, models=drips("one two", 0.5)) == [(0.5, "one"), (1.0, " two Bye.")]
+    assert await talk(app, models=drips("one two", 0.5), leaves=0.75) == [(0.5, "one")]
 
 
 # --- whose App it is ------------------------------------------------------------------------------
@@ -266,7 +293,37 @@ async def test_a_users_own_app_stays_as_it_was() -> None:
         await asyncio.sleep(1)
 
     assert await talk(app, models=[says("hello"), silent()]) == [(1.25, "HELLO")]
+    for _ in range(3):  # a hedge each: there is a budget for one in ten, and every talk has its own
+        assert await talk(app, models=[silent(), says("hello")]) == [(2.45, "HELLO")]
     assert (app._server, app._transport) == (None, None)
+
+
+async def test_an_app_that_has_served_already_can_be_talked_to() -> None:
+    """It is frozen, and its connections are those of another loop."""
+    app = App(warm=False)
+    assert (await says_to(app, model="demo"))[0] == 200
+
+    assert await talk(app, models=says("hello"), request={"model": "any"}) == [(0.0, "hello")]
+
+
+async def test_what_is_hung_on_an_app_meanwhile_is_not_asked() -> None:
+    """A copy is talked to: that of the moment when the talk began."""
+    app = App(model="m")
+
+    @app.before_turn
+    async def first(turn: Turn) -> None:
+        turn.state["first"] = True
+
+    async def main() -> list[float]:
+        async with Phone(app, models=says("hello")) as phone:
+
+            @app.before_turn
+            async def later(turn: Turn) -> None:
+                await asyncio.sleep(1)
+
+            return [(await phone.talk()).ended, (await talk(app, models=says("hello"))).ended]
+
+    assert await run(main) == [0.0, 1.0]
 
 
 async def test_a_hook_of_the_users_may_refuse() -> None:

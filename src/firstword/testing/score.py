@@ -56,9 +56,9 @@ class Score(list[tuple[float, str]]):
 
     @property
     def longest_silence(self) -> float:
-        """The longest time without a word, before the first one or between two, in seconds; the whole turn if none."""
+        """The longest wait for a word, in seconds: for the first, for the next, or for one that never came."""
         spoken = [at for at, words in self if words.strip()]
-        moments = [0.0, *(spoken or [self.ended])]
+        moments = [0.0, *spoken, *([] if self.done and spoken else [self.ended])]
         return round(max(later - earlier for earlier, later in pairwise(moments)), DIGITS)
 
     def __repr__(self) -> str:
