@@ -213,8 +213,9 @@ def test_every_example_is_short_and_is_run_here() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_python_block_of_a_document_runs(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader copies a block into a file of its own: it needs nothing that the block does not say."""
-    monkeypatch.setenv("OPENAI_API_KEY", "key-1")
-    monkeypatch.setenv("DEEPSEEK_API_KEY", "key-2")
+    for name in ("OPENAI_API_KEY", "DEEPSEEK_API_KEY", "WEATHER_KEY", "PETS_KEY", "CRM_KEY"):
+        monkeypatch.setenv(name, f"key-of-{name}")
+    monkeypatch.chdir(ROOT / "tests" / "tools")  # where petstore.yaml is
     for position, block in enumerate(blocks(document, "python")):
         code = compile(block, f"{document.name} block {position + 1}", "exec", dont_inherit=True)
         exec(code, {"__name__": "copied"})
@@ -294,7 +295,7 @@ def test_the_readme_names_every_setting_with_its_default(readme: Path) -> None:
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_the_readme_names_every_error_and_path(readme: Path) -> None:
-    """An error that a caller can meet, or a route, is added without a word on it."""
+    """An error that a caller can meet (of a tool's only the model hears), or a route, is added without a word on it."""
     classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.Error)]
     codes = {each.code for each in classes if each.code is not None and each is not errors.ToolError}
     paths = {"/models", "/v1/models", "/health", "/ready", "/docs", "/openapi.json", *CHAT_PATHS}

@@ -1,5 +1,7 @@
 """firstword: the custom LLM server for voice agents. These are its public names."""
 
+from typing import TYPE_CHECKING, Any
+
 from .app import App
 from .chunk import Chunk
 from .errors import (
@@ -16,11 +18,15 @@ from .errors import (
 from .model import Model
 from .policy import Policy
 from .tools import Tool
-from .turn import Called, CallNext, Reply, Send, Stage, Timeline, Turn
+from .turn import Attempt, Called, CallNext, Reply, Send, Stage, Timeline, Turn
+
+if TYPE_CHECKING:
+    from .tools.http import HTTPTool
 
 __version__ = "0.1.0"
 __all__ = [
     "App",
+    "Attempt",
     "BadRequest",
     "CallNext",
     "Called",
@@ -28,6 +34,7 @@ __all__ = [
     "ConfigError",
     "Error",
     "Forbidden",
+    "HTTPTool",
     "Model",
     "Policy",
     "Reply",
@@ -42,3 +49,11 @@ __all__ = [
     "Unauthorized",
     "UpstreamError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "HTTPTool":  # most Apps have none, and an import is what a new user waits for first
+        from .tools.http import HTTPTool
+
+        return HTTPTool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

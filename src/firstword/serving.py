@@ -141,6 +141,8 @@ def options() -> dict[str, Any]:
     log_config["formatters"]["firstword"] = {"()": Line}
     log_config["handlers"]["firstword"] = {**log_config["handlers"]["default"], "formatter": "firstword"}
     log_config["loggers"]["firstword"] = {"handlers": ["firstword"], "level": "INFO", "propagate": False}
+    # The MCP SDK writes what a server said into its errors; ours say what happened.
+    log_config["loggers"]["mcp"] = {"handlers": [], "level": "CRITICAL", "propagate": False}
     return {
         "http": VoiceProtocol,
         "ws": "none",

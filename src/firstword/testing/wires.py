@@ -75,7 +75,7 @@ class Wires(Transport):
         self._markers = itertools.count(1)
         self._on_the_way: dict[str, _Asked] = {}
 
-    async def request(self, request: HttpRequest, *, within: float) -> Connection:
+    async def request(self, request: HttpRequest, *, within: float, fresh: bool = False) -> Connection:
         """Decide what is done with `request`, then send it as ever."""
         marker = str(next(self._markers))
         asked = self._draw(request, marker)
@@ -83,7 +83,7 @@ class Wires(Transport):
         _ASKED.set(asked)
         try:
             marked = replace(request, headers=(*request.headers, ("x-marker", marker)))
-            connection = await super().request(marked, within=within)
+            connection = await super().request(marked, within=within, fresh=fresh)
             if asked.call is not None:
                 asked.call.held.append((split(request.url)[0], connection, connection.uses))
             return connection

@@ -30,7 +30,8 @@ class Transport:
     """Send requests to upstreams over connections that are reused. Use it from one event loop.
 
     `connect_timeout` bounds names, TCP, proxy and TLS together; `idle_timeout` is how long an unused connection is
-    kept; `proxy_for` says which proxy, if any, leads to an origin.
+    kept; `proxy_for` says which proxy, if any, leads to an origin. `check` is shown each address that an origin's name
+    has, before any is connected, and raises what `request` then raises; behind a proxy there is none to show.
     """
 
     def __init__(
@@ -39,21 +40,24 @@ class Transport:
         connect_timeout: float = 5.0,
         idle_timeout: float = IDLE_TIMEOUT,
         proxy_for: Callable[[Origin], Proxy | None] = lambda _: None,
+        check: Callable[[Origin, str], None] | None = None,
     ) -> None:
         self._connect_timeout = connect_timeout
         self._idle_timeout = idle_timeout
         self._proxy_for = proxy_for
+        self._check = check
         self._idle: dict[Origin, list[Connection]] = defaultdict(list)
         self._open: dict[Origin, set[Connection]] = defaultdict(set)
         self._resuming = resumptions()
         self._closed_one: dict[Origin, asyncio.Event] = {}
         self._warmers: dict[Origin, asyncio.Task[None]] = {}
 
-    async def request(self, request: HttpRequest, *, within: float) -> Connection:
+    async def request(self, request: HttpRequest, *, within: float, fresh: bool = False) -> Connection:
         """Send `request` and return its connection as soon as the response's head is there.
 
         The caller ends with `release()` or `drain()`. `within` seconds count for the head, dialling included.
         A kept connection that turns out to be closed is replaced once, by a new one; never when any byte came back.
+        `fresh` means a new connection from the start: for what must not be sent twice.
         Raises UpstreamError.
         """
         origin, _ = split(request.url)
@@ -62,7 +66,7 @@ class Transport:
             head += b"content-length: %d\r\n" % len(request.body)
         head += b"\r\n"
         deadline = clock.now() + within
-        connection = self._take(origin)
+        connection = None if fresh else self._take(origin)
         if connection is not None:
             started = clock.now()
             try:
@@ -150,7 +154,8 @@ class Transport:
 
     async def _reach_out(self, origin: Origin, make: Callable[[], Connection], within: float) -> Connection:
         # By itself, because `firstword.testing` has models that are reached in another way.
-        return await dial(origin, make, within=within, proxy=self._proxy_for(origin), resuming=self._resuming)
+        proxy = self._proxy_for(origin)
+        return await dial(origin, make, within=within, proxy=proxy, resuming=self._resuming, check=self._check)
 
     async def _stay_warm(self, origin: Origin, url: str) -> None:
         pause = WARM_PAUSE

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
@@ -99,17 +99,20 @@ async def dial(
     proxy: Proxy | None,
     resuming: Callable[[Origin], Resumption],
     plug: Callable[[str, int], Awaitable[socket.socket]] | None = None,
+    check: Callable[[Origin, str], None] | None = None,
 ) -> Connection:
     """Return a new open connection to `origin`, made by `make`, within `within` seconds.
 
-    `plug` returns the connected socket for a host and port; None is TCP.
-    Raises UpstreamConnectError or UpstreamTimeout; nothing is left open then, nor after a cancellation.
+    `plug` returns the connected socket for a host and port; None is TCP, whose every address `check` is shown first.
+    Raises UpstreamConnectError or UpstreamTimeout, or what `check` raises; nothing is left open then, nor after a
+    cancellation.
     """
     try:
         async with timeout(within):
             resumption = resuming(origin) if origin.scheme == "https" else None
             if proxy is None:
-                sock = await (plug or _connect)(origin.host, origin.port)
+                allow = partial(check, origin) if check is not None else None
+                sock = await (plug(origin.host, origin.port) if plug else _connect(origin.host, origin.port, allow))
             else:
                 sock = await _tunnel(proxy, origin)
             return await _dress(sock, origin, make, resumption)
@@ -128,9 +131,12 @@ async def dial(
         ) from None
 
 
-async def _connect(host: str, port: int) -> socket.socket:
+async def _connect(host: str, port: int, allow: Callable[[str], None] | None = None) -> socket.socket:
     loop = asyncio.get_running_loop()
     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if allow is not None:
+        for *_, address in addresses:  # all of them: the name is not looked up again, and any may be the one connected
+            allow(str(address[0]))
     sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a turn is one small write: never wait for an ACK
     return sock
