@@ -91,13 +91,25 @@ def silence() -> App:
     return App(models=models, fillers=["One moment."], fill_after=30, apology="I am sorry.")
 
 
+def tools() -> App:
+    """A tool that the model does not call."""
+    app = default()
+
+    @app.tool
+    def hours(day: str) -> str:
+        """Say when the shop is open."""
+        return "from nine to six"
+
+    return app
+
+
 def plain() -> App:
     """The default under uvicorn's own HTTP protocol."""
     return default()
 
 
 SHAPES: dict[str, Callable[[], App]] = {
-    shape.__name__: shape for shape in (default, plain, gate, before, after, looks, changes, stage, silence)
+    shape.__name__: shape for shape in (default, plain, gate, before, after, looks, changes, stage, silence, tools)
 }
 
 if __name__ == "__main__":
