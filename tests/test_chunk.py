@@ -222,3 +222,9 @@ def test_a_repr_never_shows_words() -> None:
         assert not any("secret" in each or "Jane" in each for each in shown)
         assert chunk.data  # and no more once it was decoded
         assert "secret" not in repr(chunk)
+
+
+def test_a_chunk_whose_words_are_known_has_no_ending_and_is_not_decoded_for_that() -> None:
+    """The usual chunk of a reply: whoever waits for the ending asks each of them."""
+    chunk = Chunk.from_frame(b"data: {this is no JSON}\n\n", "Hello")
+    assert (chunk.finish_reason, chunk.calls, chunk.text) == (None, False, "Hello")

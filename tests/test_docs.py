@@ -53,7 +53,7 @@ def headings(readme: Path) -> list[str]:
 @BOTH
 def test_every_setting_stands_in_the_table(readme: Path) -> None:
     """Somebody adds a setting: its name outside, its default and its meaning, in the order of the code."""
-    shown = rows(readme, r"`(LLM|FIRSTWORD)_[A-Z_]+`")
+    shown = rows(readme, r"`(LLM|FIRSTWORD|AGORA)_[A-Z_]+`")
     names = [
         getattr(field.validation_alias, "choices", [f"FIRSTWORD_{name.upper()}"])[0]
         for name, field in Settings.model_fields.items()
@@ -64,7 +64,7 @@ def test_every_setting_stands_in_the_table(readme: Path) -> None:
 
 def test_a_setting_is_explained_in_the_words_of_the_code() -> None:
     """A description is changed in the code; the README must not tell the old one."""
-    shown = [row[2] for row in rows(ENGLISH, r"`(LLM|FIRSTWORD)_[A-Z_]+`")]
+    shown = [row[2] for row in rows(ENGLISH, r"`(LLM|FIRSTWORD|AGORA)_[A-Z_]+`")]
     told = [str(field.description).rstrip(".") for field in Settings.model_fields.values()]
     assert [text[: len(start)] for text, start in zip(shown, told, strict=True)] == told
 

@@ -18,15 +18,15 @@ Sources = Mapping[str, str]  # by the full name of a module, or the path of a fi
 FLOORS = {
     **dict.fromkeys(["errors", "clock", "threads"], 1),
     **dict.fromkeys(["wire", "admission", "policy", "health", "settings", "plugins", "schema", "addresses"], 2),
-    **dict.fromkeys(["chunk", "collect", "calls", "transport"], 3),
+    **dict.fromkeys(["action", "chunk", "collect", "calls", "transport"], 3),
     **dict.fromkeys(["turn"], 4),
     **dict.fromkeys(["providers", "platforms", "telemetry", "tools"], 5),
     **dict.fromkeys(["server", "model", "roster", "relay", "race", "fill", "hooks", "own", "serving"], 6),
-    **dict.fromkeys(["call_tools", "answer", "use", "jobs", "toolbox"], 6),
+    **dict.fromkeys(["call_tools", "answer", "use", "jobs", "toolbox", "act", "agents"], 6),
     **dict.fromkeys(["app"], 7),
     **dict.fromkeys(["firstword", "cli", "__main__", "testing"], 8),
 }
-DIALECTS = ("wire", "chunk", "collect", "calls", "providers", "platforms")
+DIALECTS = ("wire", "action", "chunk", "collect", "calls", "providers", "platforms")
 DOES_IO = ("asyncio", "socket", "ssl", "http", "urllib.request", "threading", "subprocess")
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 60

@@ -38,6 +38,11 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("tool_rounds", "FIRSTWORD_TOOL_ROUNDS", "2", 2, 7),
     ("tool_timeout", "FIRSTWORD_TOOL_TIMEOUT", "2.5", 2.5, 3.5),
     ("tool_max_result", "FIRSTWORD_TOOL_MAX_RESULT", "1000", 1000, 2000),
+    ("agora_app_id", "AGORA_APP_ID", "a1", "a1", "a2"),
+    ("agora_basic_key", "AGORA_BASIC_KEY", "k1", SecretStr("k1"), "k2"),
+    ("agora_basic_secret", "AGORA_BASIC_SECRET", "s1", SecretStr("s1"), "s2"),
+    ("agora_area", "AGORA_AREA", "cn", "cn", "global"),
+    ("agora_agents_api_base_url", "AGORA_AGENTS_API_BASE_URL", "http://127.0.0.1:1", "http://127.0.0.1:1", "http://b"),
     ("warm", "FIRSTWORD_WARM", "false", False, True),
     ("debug", "FIRSTWORD_DEBUG", "1", True, False),
 ]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .app import App
 from .chunk import Chunk
 from .errors import (
+    ActionError,
     BadRequest,
     ConfigError,
     Error,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ActionError",
     "App",
     "Attempt",
     "BadRequest",

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, overload
 
 from . import plugins
+from .act import Actions, act
 from .admission import Gate
 from .call_tools import Offer, call_tools
 from .errors import ConfigError
@@ -85,6 +86,11 @@ class App:
         tool_rounds: int | None = None,
         tool_timeout: float | None = None,
         tool_max_result: int | None = None,
+        agora_app_id: str | None = None,
+        agora_basic_key: str | None = None,
+        agora_basic_secret: str | None = None,
+        agora_area: str | None = None,
+        agora_agents_api_base_url: str | None = None,
         warm: bool | None = None,
         debug: bool | None = None,
     ) -> None:
@@ -335,6 +341,7 @@ class App:
             info=self._roster,
             counts=Counts(),
             after=self._finish if self._after else None,
+            actions=Actions(self._platform, self._transport, settings.agora()) if self._may_act else None,
             debug=settings.debug,
         )
         if settings.warm:
@@ -352,10 +359,18 @@ class App:
             stages.append(before(self._before))  # hooks change the request that every later stage reads
         if self._on_chunk:
             stages.append(on_chunk(self._on_chunk))  # over the user's stages: the last look at what leaves
+        if self._may_act:  # over all who may ask for it but hooks, who have asked before; on_chunk hooks see its words
+            only_hooks = not (self._stages or self._toolbox or self._functions or self._on_chunk)
+            stages.append(act(only_hooks=only_hooks, waits=bool(self._stages)))
         stages += map(foreign, self._stages)  # the user's own, in the order they were written
         if self._toolbox:
             stages.append(call_tools(self._offer()))  # next to the models: a tool runs once however many are asked
         return stages
+
+    @property
+    def _may_act(self) -> bool:
+        """True when somebody is there who may ask to end or transfer a call."""
+        return bool(self._before or self._stages or self._toolbox or self._functions or self._on_chunk)
 
     def _offer(self) -> Offer:
         settings = self.settings

@@ -96,6 +96,9 @@ class _Rounds:
             await self._turn.flush()
             is_silent = not (answer.has_words or (self._turn.filled and not filled))
             results = await self._uses.run(ours, lambda: self._fill(ours if is_silent else ()))  # noqa: B023
+            if self._turn.action is not None and self._turn.action.words:
+                answer = Answer(self._spoken, ends=True)  # the last words are given: nobody is asked for others
+                break
             self._tell(answer, called, dict(zip((call.id for call in ours), results, strict=True)))
         await self._end(answer)
 
@@ -175,15 +178,16 @@ class _Rounds:
         """Send what is left to be sent: the engine's calls, and an ending that was held back."""
         spoken, turn = self._spoken, self._turn
         has_words = spoken.has_words or answer.has_words
-        if spoken.is_filled and not (has_words or self._pending or turn.silent):
+        is_said = turn.action is not None and bool(turn.action.words)
+        if spoken.is_filled and not (has_words or self._pending or turn.silent or is_said):
             raise UpstreamSilent(model=turn.model)
-        if not self._pending and answer.held is None:
+        if not self._pending and answer.held is None and not is_said:
             return
         chunks = [spoken.chunk(delta) for delta in calls.deltas(self._pending)]
         reason = answer.held if answer.held in ("length", "content_filter") else "stop"
         chunks.append(spoken.chunk({}, "tool_calls" if self._pending else reason))
-        if answer.usage is not None and self._wants_usage():
-            usage = calls.added(spoken.usage, answer.usage)
+        usage = calls.added(spoken.usage, answer.usage)
+        if usage is not None and self._wants_usage():
             chunks.append(chunks[-1].changed(choices=[], usage=usage))
         turn.corked = True  # `[DONE]` follows at once
         for chunk in chunks:

@@ -122,6 +122,8 @@ class Chunk:
     @property
     def finish_reason(self) -> str | None:
         """The first choice's `finish_reason`."""
+        if self._seen is None and self._data is None and self._text is not None:
+            return None  # its text was known before anybody looked: words and nothing else
         for choice in self.look().choices or ():
             if isinstance(choice.finish_reason, str):
                 return choice.finish_reason

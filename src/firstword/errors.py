@@ -165,6 +165,15 @@ class ToolError(Error):
         self.tool = tool
 
 
+class ActionError(Error):
+    """The engine cannot end or transfer this call. A tool's model is told; of a hook or a stage it ends the turn."""
+
+    code = "action_unavailable"
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}  # what the operator must mend is the same a second later
+
+
 # --- the model's fault: the next model, else the caller is told ------------------------------------
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from . import clock
+from .action import Action
 from .calls import Call
 from .turn import Turn
 
@@ -29,10 +30,11 @@ END_TIMEOUT = 1.0  # seconds that one gets to end once it is cancelled
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call; see `Called`."""
+    """What came of a call; see `Called`. `action` is what was asked for meanwhile."""
 
     text: str
     kind: str
+    action: Action | None = None
 
 
 class Job:

@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     )
     open: bool = Field(False, description="Serve everybody although the server holds a key.")
     platform: str = Field(
-        "agora", description="The dialect of requests: `agora` (reads plain OpenAI too), `elevenlabs` or `openai`."
+        "agora",
+        description="The dialect of requests: `agora` (reads plain OpenAI too), `elevenlabs`, `openai` or `vapi`.",
     )
     host: str = Field("0.0.0.0", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
@@ -90,6 +91,31 @@ class Settings(BaseSettings):
     tool_max_result: int = Field(
         32 * 1024, gt=0, description="Bytes of a tool's result that the model is told; what is over is cut."
     )
+    agora_app_id: str | None = Field(
+        None,
+        validation_alias=AliasChoices("AGORA_APP_ID"),
+        description="The App ID of the Agora project whose agents may be stopped: for `turn.end_call()`.",
+    )
+    agora_basic_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("AGORA_BASIC_KEY"),
+        description="The customer ID for Agora's REST API.",
+    )
+    agora_basic_secret: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("AGORA_BASIC_SECRET"),
+        description="The customer secret for Agora's REST API.",
+    )
+    agora_area: Literal["global", "cn"] = Field(
+        "global",
+        validation_alias=AliasChoices("AGORA_AREA"),
+        description="Where that API is: `global`, or `cn` for mainland China.",
+    )
+    agora_agents_api_base_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("AGORA_AGENTS_API_BASE_URL"),
+        description="Another host for that API.",
+    )
     warm: bool = Field(True, description="Connect to the provider at start, and stay connected.")
     debug: bool = Field(False, description="Log exceptions with their messages, which may hold callers' words.")
 
@@ -111,6 +137,19 @@ class Settings(BaseSettings):
             apology=self.apology,
             on_cut=self.on_cut,
         )
+
+    def agora(self) -> dict[str, str] | None:
+        """Return what stops an agent of Agora's, as `Agents` takes it; None when a part of it is missing."""
+        key, secret = self.agora_basic_key, self.agora_basic_secret
+        if not self.agora_app_id or key is None or secret is None:
+            return None
+        return {
+            "app_id": self.agora_app_id,
+            "key": key.get_secret_value(),
+            "secret": secret.get_secret_value(),
+            "area": self.agora_area,
+            "base_url": self.agora_agents_api_base_url or "",
+        }
 
     @field_validator("keys", "models", mode="before")
     @classmethod

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import clock
+from .action import Action, Deed
 from .chunk import Chunk
-from .errors import Error
+from .errors import ActionError, Error
 from .policy import Policy
 
 
@@ -144,6 +145,10 @@ class Turn:
     stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
     called: list[Called] = field(default_factory=list)  # the tools that ran here, in the order of their results
     adjusted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know of an adjustment
+    action: Action | None = None  # what the engine is to do when the reply has ended
+    deed: Deed | None = None  # how it is told to
+    judge: Callable[[Turn, Action], Deed] | None = field(default=None, repr=False)  # says how; None when it is too late
+    lingers: bool = False  # a tool that commits was left behind: what it asks for comes too late, and is no mistake
 
     def adjust(self, **changes: Any) -> None:
         """Change the policy of this turn: `turn.adjust(fillers=[], hedge_after=None)`. Raises ConfigError.
@@ -153,6 +158,34 @@ class Turn:
         self.policy = replace(self.policy, **changes)
         for call in self.adjusted:
             call()
+
+    def end_call(self, *, say: str | None = None) -> None:
+        """Have the engine hang up when this reply has ended; `say` is heard before that.
+
+        What is asked for last counts. Raises ActionError when this engine cannot, or it is too late.
+        """
+        self.act(Action(say=say))
+
+    def transfer(self, to: str, *, say: str | None = None) -> None:
+        """Have the engine transfer the call when this reply has ended; `say` is heard before that.
+
+        to: a phone number (+15551234567), a SIP address (sip:desk@example.com), or an agent as the engine names it.
+        What is asked for last counts. Raises ActionError when this engine cannot, or it is too late.
+        """
+        if to is None:
+            raise ActionError("There is no destination to transfer the call to.", hint="give a number or an address")
+        self.act(Action(to, say))
+
+    def act(self, action: Action) -> None:
+        """Ask for an action. Raises ActionError when this engine cannot do it, or it is too late."""
+        if self.judge is not None:
+            self.deed = self.judge(self, action)
+        elif not self.lingers:
+            raise ActionError(
+                "It is too late to end or transfer the call: the reply has its ending.",
+                hint="ask in a before_turn hook, a stage, a tool or a model function",
+            )
+        self.action = action
 
     @property
     def messages(self) -> list[dict[str, Any]]:

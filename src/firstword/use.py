@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from . import clock
+from .action import Action
 from .calls import Call
-from .errors import ToolError
+from .errors import ActionError, ToolError
 from .jobs import END_TIMEOUT, Job, Jobs, Outcome, moment_of
 from .tools import Tool
 from .turn import Called, Turn
@@ -117,18 +118,33 @@ class Uses:
         """Run a tool that is not cancelled once it has begun, or hear the result of whoever began it."""
         within = tool.timeout or self._limits.timeout
         job = self._jobs.begin(self._turn, call, lambda: outcome_of(tool, arguments, self._turn, self._limits))
-        done, _ = await asyncio.wait({job.task}, timeout=within)
+        try:
+            done, _ = await asyncio.wait({job.task}, timeout=within)
+        finally:
+            self._turn.lingers = self._turn.lingers or not job.task.done()
         if not done:
             return Outcome(STILL_RUNNING, "continues")
         self._telling.append(job)
-        return _result(job.task)
+        outcome = _result(job.task)
+        if outcome.action is not None and self._turn.action is None:
+            self._repeat(outcome.action)
+        return outcome
+
+    def _repeat(self, action: Action) -> None:
+        """Ask for what a job has asked for that was begun when this turn was sent before."""
+        try:
+            self._turn.act(action)
+        except ActionError as error:
+            log.warning("no action id=%s reason=%r", self._turn.id, error.message)
 
 
 async def outcome_of(tool: Tool, arguments: dict[str, Any], turn: Turn, limits: Limits) -> Outcome:
     """Call a tool. Whatever it raises becomes an outcome, but not what ends the task or the process."""
+    before = turn.action
     try:
-        return Outcome(cut(text_of(await tool.call(arguments, turn)), limits.result), "answered")
-    except ToolError as error:
+        text = cut(text_of(await tool.call(arguments, turn)), limits.result)
+        return Outcome(text, "answered", None if turn.action is before else turn.action)
+    except (ToolError, ActionError) as error:
         said = f"Error: {error.message}" + (f" {error.hint}" if error.hint else "")
         return Outcome(cut(said, limits.result), "refused")
     except (Exception, SystemExit) as error:  # a task must not raise SystemExit: asyncio would end the server

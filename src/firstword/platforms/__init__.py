@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from ..action import Action, Deed
 from ..turn import Turn
 
 
@@ -18,3 +19,9 @@ class Platform(Protocol):
 
     def filler(self, words: str) -> str:
         """Return a filler in the form that the engine speaks at once; `words` end with a space."""
+
+    def act(self, turn: Turn, action: Action) -> Deed:
+        """Return how the engine is told to end or transfer the call.
+
+        Raises ActionError, with what has to be switched on, when it cannot be told.
+        """

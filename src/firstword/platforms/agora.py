@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..action import Action, Agent, Deed
+from ..errors import ActionError
 from ..turn import Turn
 from .openai import check, identity
 
 # `vendor: custom` adds these to the root; the rest are the keys that integrators put into `llm.params` to say
 # who is on the line.
 ENGINE_FIELDS = frozenset({"turn_id", "timestamp", "interruptable"})
-IDENTITY_FIELDS = frozenset({"session_id", "channel", "app_id", "user_uid", "agent_uid"})
+IDENTITY_FIELDS = frozenset({"session_id", "channel", "app_id", "user_uid", "agent_uid", "agent_id"})
 MESSAGE_FIELDS = frozenset({"turn_id", "timestamp", "metadata"})
 CONTEXT_MARKS = frozenset({"presence", "appId", "userId", "channel"})
 
@@ -58,6 +60,22 @@ class Agora:
         """Return the words as they are."""
         return words
 
+    def act(self, turn: Turn, action: Action) -> Deed:
+        """Return which agent is to leave. Raises ActionError for a transfer, and when nobody knows the agent.
+
+        No hang-up within a reply is documented: an agent leaves by a REST call.
+        """
+        if action.to is not None:
+            raise ActionError(
+                "Agora cannot be told to transfer a call.", hint="let a tool ask the telephony provider for it"
+            )
+        agent = Agent(identity(turn.engine.get("agent_id")), turn.channel)
+        if agent.id is None and agent.channel is None:
+            raise ActionError(
+                "It is not known which agent is to leave.", hint="put `channel` or `agent_id` into `llm.params`"
+            )
+        return Deed(action.words, agent=agent)
+
 
 def _flatten_params(body: dict[str, Any]) -> None:
     """Lift a nested `params` object, which some engine versions send, to the root; what stands there already wins."""
@@ -73,7 +91,7 @@ def _identity(engine: dict[str, Any], marks: list[dict[str, Any]]) -> dict[str, 
     if not engine:
         return {}
     return {
-        "session": identity(engine.get("session_id")),
+        "session": identity(engine.get("session_id")) or identity(engine.get("agent_id")),
         "user": identity(engine.get("user_uid")) or _speaker(marks),
         "channel": identity(engine.get("channel")),
         "number": engine["turn_id"] if isinstance(engine.get("turn_id"), int) else None,

@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..action import Action, Deed
+from ..errors import ActionError
 from ..turn import Turn
+from ._tools import fitted, listed, properties, required
 from .openai import check, identity
 
 EXTRA = "elevenlabs_extra_body"
 ENGINE_FIELDS = frozenset({EXTRA, "user_id"})
 # Under which names integrators put the conversation's id into the extra body.
 SESSION_NAMES = ("session_id", "conversation_id")
+MAX_POSITION = 2  # digits; a phone number has more
+# The parameters of system tools that the engine speaks, whichever of them a tool has.
+SPOKEN = ("system__message_to_speak", "message", "client_message")
 
 
 class ElevenLabs:
@@ -44,6 +50,54 @@ class ElevenLabs:
     def filler(self, words: str) -> str:
         """Return the words with `... ` behind them: the engine then speaks them at once, and waits for more."""
         return words.rstrip(" \n.…。!！?？,，") + "... "
+
+    def act(self, turn: Turn, action: Action) -> Deed:
+        """Return the call of a system tool. Raises ActionError when the agent has not that tool.
+
+        What is to be said stands in the call, if the tool has a parameter for it, and else before it.
+        """
+        name = _tool(action)
+        schema = listed(turn).get(name)
+        if schema is None:
+            raise ActionError(
+                f"The agent has no system tool {name!r}, by which ElevenLabs does this.",
+                hint=f"switch {name} on, among the tools of the agent",
+            )
+        known, said = _arguments(name, action), False
+        for each in sorted(SPOKEN, key=lambda each: each not in required(schema)):
+            if each in properties(schema) and not said and action.words:
+                known[each], said = action.words, True
+            elif each in required(schema):
+                known[each] = ""
+        return Deed("" if said else action.words, (name, fitted(name, schema, known)))
+
+
+def _tool(action: Action) -> str:
+    if action.to is None:
+        return "end_call"
+    return "transfer_to_agent" if _position(action) is not None else "transfer_to_number"
+
+
+def _position(action: Action) -> int | None:
+    """Return which of the agents in the tool's rules is meant, the first being 0; None for a number or an address."""
+    to = (action.to or "").strip()
+    return int(to) if to.isascii() and to.isdigit() and len(to) <= MAX_POSITION else None
+
+
+def _arguments(name: str, action: Action) -> dict[str, Any]:
+    """Return all that a system tool may want to know. Raises ActionError for an agent that is named."""
+    if name == "end_call":
+        return {"reason": "The conversation is over."}
+    reason = "The call is transferred."
+    if name == "transfer_to_agent":
+        return {"reason": reason, "agent_number": _position(action)}
+    number = action.number or action.address
+    if number is None:
+        raise ActionError(
+            "ElevenLabs does not know an agent by its name.",
+            hint='write its position among the rules of transfer_to_agent, from "0"',
+        )
+    return {"reason": reason, "transfer_number": number, "agent_message": "A call is transferred to you."}
 
 
 platform = ElevenLabs()

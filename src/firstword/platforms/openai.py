@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import BadRequest
+from ..action import Action, Deed
+from ..errors import ActionError, BadRequest
 from ..turn import Turn
 
 FIELDS: tuple[tuple[str, type, str], ...] = (
@@ -33,6 +34,13 @@ class OpenAI:
     def filler(self, words: str) -> str:
         """Return the words as they are."""
         return words
+
+    def act(self, turn: Turn, action: Action) -> Deed:
+        """Raise ActionError: the OpenAI API knows of no call."""
+        raise ActionError(
+            "Plain chat completions cannot end or transfer a call.",
+            hint="set FIRSTWORD_PLATFORM to the voice engine's: agora, elevenlabs or vapi",
+        )
 
 
 def check(body: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from .. import clock
 from ..admission import Gate
@@ -65,6 +65,16 @@ class Bounds:
     body_timeout: float
 
 
+class Actions(Protocol):
+    """What lets a turn ask to end or transfer its call."""
+
+    def begin(self, turn: Turn) -> None:
+        """Take a turn that begins."""
+
+    async def finish(self, turn: Turn) -> None:
+        """Do what is left to do of the `deed` of a turn whose reply was sent."""
+
+
 class Server:
     """The ASGI application. `handler` answers turns; `after` hears of each one when it is over."""
 
@@ -79,6 +89,7 @@ class Server:
         info: Info,
         counts: Counts,
         after: AfterTurn | None = None,
+        actions: Actions | None = None,
         debug: bool = False,
     ) -> None:
         self._handler = handler
@@ -87,6 +98,7 @@ class Server:
         self._bounds = bounds
         self._policy = policy
         self._after = after
+        self._actions = actions
         self._debug = debug
         self._counts = counts
         self._pages = Pages(gate, info, counts)
@@ -207,6 +219,8 @@ class Server:
         turn.timeline.admitted = admitted
         turn.timeline.prepared = clock.now()
         turn.policy = self._policy
+        if self._actions is not None:
+            self._actions.begin(turn)
         return turn
 
     async def _answer(self, turn: Turn, writer: Writer) -> Cut | None:
@@ -259,10 +273,16 @@ class Server:
             facts = (turn.id, status, outcome, spoke, seconds, "" if turn.is_plain else _more_facts(turn))
             # Made by hand: to look up which line of which file logs, as `log.log` does, costs as much as all the rest.
             log.handle(log.makeRecord(log.name, level, "", 0, LINE, facts, None))
+        turn.judge = None
         if self._after is not None:
-            job = asyncio.create_task(self._run_after(self._after, turn))
-            self._jobs.add(job)
-            job.add_done_callback(self._jobs.discard)
+            self._start(self._after, turn)
+        if turn.deed is not None and self._actions is not None and outcome == "answered":
+            self._start(self._actions.finish, turn)
+
+    def _start(self, after: AfterTurn, turn: Turn) -> None:
+        job = asyncio.create_task(self._run_after(after, turn))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
 
     async def _run_after(self, after: AfterTurn, turn: Turn) -> None:
         try:

@@ -1,0 +1,88 @@
+"""Vapi: OpenAI's request, with the call that it belongs to around it.
+
+Source: Vapi's custom LLM documentation. `call`, `phoneNumber`, `customer` and `metadata` are kept in `turn.engine` and
+never reach a provider. An HTTP error can end a call there: an App for Vapi should have an `apology`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..action import Action, Deed
+from ..errors import ActionError
+from ..turn import Turn
+from ._tools import fitted, listed, properties
+from .openai import check, identity
+
+ENGINE_FIELDS = frozenset({"call", "phoneNumber", "customer", "metadata"})
+END, TRANSFER = "endCall", "transferCall"
+
+
+class Vapi:
+    """Read a request of a Vapi assistant."""
+
+    def read(
+        self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
+    ) -> Turn:
+        """Return the turn; `body` is taken over. Raises BadRequest that names the field."""
+        check(body)
+        engine = {name: body.pop(name) for name in body.keys() & ENGINE_FIELDS}
+        call, customer = _object(engine.get("call")), _object(engine.get("customer"))
+        customer = customer or _object(call.get("customer"))
+        return Turn(
+            request=body,
+            stream=bool(body.get("stream")),
+            key=key,
+            headers=headers,
+            query=query,
+            path=path,
+            engine=engine,
+            session=identity(call.get("id")),
+            user=identity(customer.get("number")),
+        )
+
+    def filler(self, words: str) -> str:
+        """Return the words as they are."""
+        return words
+
+    def act(self, turn: Turn, action: Action) -> Deed:
+        """Return the call of `endCall` or `transferCall`. Raises ActionError when the assistant has not that tool."""
+        name = END if action.to is None else TRANSFER
+        tools = listed(turn)
+        if name not in tools:
+            raise ActionError(
+                f"The assistant has no tool {name!r}, by which Vapi does this.",
+                hint=f'add {{"type": "{name}"}} to `model.tools` of the assistant',
+            )
+        known = {"reason": "The conversation is over." if action.to is None else "The call is transferred."}
+        if action.to is None:
+            return Deed(action.words, (name, fitted(name, tools[name], known if properties(tools[name]) else {})))
+        return Deed(action.words, (name, _transfer(tools[name], action, known)))
+
+
+def _transfer(schema: Mapping[str, Any], action: Action, known: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `transferCall`: a string, or an object where the schema says so."""
+    named = properties(schema)
+    if not named:
+        return {"destination": action.number or action.address or action.to}
+    if "destination" not in named:
+        raise ActionError(
+            "The tool 'transferCall' of this assistant takes no destination.",
+            hint="list its destinations in the settings of the assistant",
+        )
+    destination: Any = action.number or action.address or action.to
+    if _object(named["destination"]).get("type") == "object":
+        destination = {"type": "assistant", "assistantName": action.to}
+        if action.number:
+            destination = {"type": "number", "number": action.number}
+        elif action.address:
+            destination = {"type": "sip", "sipUri": action.address}
+    return fitted(TRANSFER, schema, {**known, "destination": destination})
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+platform = Vapi()
