@@ -122,7 +122,7 @@ async def test_the_log_says_who_was_asked_and_what_we_said(
     served = serve(two(upstream, apology=SORRY))
     with caplog.at_level(logging.INFO, "firstword"):
         await Caller(served.url).says(user=marker, scripts=[script.refuses(500, "Broken."), script.closes_after("one")])
-        await Caller(served.url).says("Hello", model="demo")
+        await Caller(served.url).says("Hello", model="demo", pace=0)
         await asyncio.to_thread(served.left_open)
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("turn ended")]
     assert lines[0].endswith(" asked=first,second model=second apologised truncated")
