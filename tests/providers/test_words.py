@@ -33,7 +33,7 @@ def decoder() -> Decoder:
         (BEFORE + b"Hello" + PLAIN, BEFORE + b" there, you" + PLAIN),
         (BEFORE + "你好".encode() + PLAIN, BEFORE + "，世界".encode() + PLAIN),
         (BEFORE + b"Hello" + PADDED + b'aB3"}', BEFORE + b" you" + PADDED + b'x0"}'),
-        (BEFORE + b"Hello" + PADDED + b'"}', BEFORE + b"" + PADDED + b'123456"}'),
+        (BEFORE + b"Hello" + PADDED + b'"}', BEFORE + b"a" + PADDED + b'123456"}'),
     ],
 )
 def test_words_like_those_before_are_known_at_sight(lesson: bytes, another: bytes) -> None:
@@ -56,6 +56,8 @@ def test_words_like_those_before_are_known_at_sight(lesson: bytes, another: byte
         BEFORE + b"a\xffb" + PLAIN,
         BEFORE + b'"},"finish_reason":"stop","x":{"y":"' + PLAIN,
         BEFORE.replace(b'"c"', b'"d"') + b"a" + PLAIN,
+        BEFORE + PLAIN,
+        BEFORE + b"  " + PLAIN,
         BEFORE + b"a" + PLAIN.replace(b"null", b'"stop"'),
         BEFORE + b"a" + PLAIN[:-1] + b',"error":{"message":"no"}}',
     ],
@@ -139,3 +141,11 @@ def test_the_quick_way_is_of_one_mind_with_the_slow_one(frames: list[bytes]) -> 
             (one.frame, one.text, one.speaks) for one in known
         ]
         assert (quick.done, quick.finished, quick.failure is None) == (slow.done, slow.finished, slow.failure is None)
+
+
+@pytest.mark.parametrize("nothing", [b"", b" "])
+def test_a_padded_chunk_without_words_is_decoded(nothing: bytes) -> None:
+    """Padding makes it as long as one with words; to whoever counts the silence it is none."""
+    reader = decoder()
+    reader.feed(frame(BEFORE + b"Hello" + PADDED + b'aB3"}'))
+    assert reader.words(frame(BEFORE + nothing + PADDED + b'123456"}')) is None

@@ -53,7 +53,7 @@ class Likeness:
     def read(self, data: bytes) -> Chunk | None:
         """Return `data` as a chunk when it is one whole frame that differs from the pattern in its words only.
 
-        Blanks are no words: whoever counts the silence has to know of them.
+        Blanks are no words, nor is nothing: whoever counts the silence has to know of them.
         """
         if not self._least or len(data) <= self._least or not data.startswith(self._before):
             return None
@@ -67,7 +67,7 @@ class Likeness:
             text, found, padding = text.partition(self._between)
             if not found or not _is_plain(padding):
                 return None
-        return Chunk.from_frame(data, text) if _is_plain(text) and not text.isspace() else None
+        return Chunk.from_frame(data, text) if _is_plain(text) and text.strip() else None
 
 
 def _is_plain(text: str) -> bool:
