@@ -61,6 +61,19 @@ def test_every_failed_probe_doubles_the_pause_up_to_a_bound() -> None:
     assert pauses == [COOL, COOL * 2, COOL * 4, COOL * 8, MAX_COOL, MAX_COOL]
 
 
+def test_many_turns_that_fail_together_are_one_failure() -> None:
+    """A hundred callers in one bad second: it is left alone for the first pause, not for the longest."""
+    breaker = Breaker()
+    for _ in range(100):
+        breaker.failed(0.0)
+        breaker.overtaken(0.0)
+    assert not breaker.may_ask(COOL - 0.1) and breaker.may_ask(COOL)
+    breaker = opened()
+    breaker.failed(1.0, 7.0)
+    breaker.failed(1.0, 2.0)
+    assert not breaker.may_ask(7.9) and breaker.may_ask(8.0)
+
+
 def test_a_model_that_says_when_it_is_back_is_taken_at_its_word() -> None:
     """`retry-after: 7`, at the first failure; an hour is not believed."""
     breaker = Breaker()

@@ -57,12 +57,17 @@ class Breaker:
         self._is_probed = False
 
     def _fail(self, at: float, weight: float, retry_after: float | None) -> None:
-        was_open = self._failures >= FAILURES
+        state = self.state(at)
         self._is_probed = False
         self._failures += weight
-        if self._failures >= FAILURES:
-            self._cool = min(self._cool * 2, MAX_COOL) if was_open else COOL
-            self._open_until = at + (self._cool if retry_after is None else min(retry_after, MAX_COOL))
+        if self._failures < FAILURES:
+            return
+        if state == "open":  # many turns were on their way when it opened: that they fail too is one failure, not many
+            until = at if retry_after is None else at + min(retry_after, MAX_COOL)
+            self._open_until = max(self._open_until, until)
+            return
+        self._cool = min(self._cool * 2, MAX_COOL) if state == "half-open" else COOL
+        self._open_until = at + (self._cool if retry_after is None else min(retry_after, MAX_COOL))
 
 
 class Health:
