@@ -189,3 +189,32 @@ async def test_a_tenth_of_the_turns_may_cost_a_second_request() -> None:
 
     hedged = await run(main)
     assert (hedged[0], len(hedged)) == (0, 1 + 4)  # one in advance
+
+
+async def test_a_model_that_is_left_alone_is_asked_when_all_others_have_failed() -> None:
+    """The second fails three times and is back; then the first fails: an apology would be for nobody's fault."""
+
+    async def main() -> Score:
+        bad = fails(500)
+        async with Phone(models=[bad, then(bad, bad, bad, ANSWER)], apology=SORRY, hedge_share=0.0) as phone:
+            for _ in range(3):
+                assert await phone.talk() == [(0.0, SORRY)]
+            return await phone.talk()
+
+    score = await run(main)
+    assert (score, score.asked) == ([(0.0, FRIEND)], [(0.0, "first"), (0.0, "second")])
+
+
+async def test_a_model_that_is_left_alone_is_not_asked_beside_one_that_is_merely_slow() -> None:
+    """Nor when no other model could mend what has failed."""
+
+    async def main() -> None:
+        models = [then(after(2.0, ANSWER), fails(400)), fails(500)]
+        async with Phone(models=models, apology=SORRY) as phone:
+            second = phone.app._roster.runners[1].health.breaker(None)  # type: ignore[union-attr]
+            for _ in range(3):
+                second.failed(0.0)
+            assert [name for _, name in (await phone.talk()).asked] == ["first"]
+            assert [name for _, name in (await phone.talk()).asked] == ["first"]
+
+    await run(main)

@@ -1,9 +1,10 @@
 """The staggered race: ask several models, each a little later than the one before, and pass on the first that speaks.
 
 The next model is asked when the last one was silent for `hedge_after`, or at once when one has failed. When all have
-failed and there is still time, one of them is asked once more. Speech decides: what comes before it (a role, a blank,
-reasoning) is held back. Who lost is cancelled and awaited. After the first spoken word nobody is replaced. Only an
-UpstreamError counts as failing: a bug is raised, never hedged. Source of the shape: RFC 8305, happy eyeballs.
+failed and there is still time, one of them is asked once more; then those that are left alone for earlier failures.
+Speech decides: what comes before it (a role, a blank, reasoning) is held back. Who lost is cancelled and awaited. After
+the first spoken word nobody is replaced. Only an UpstreamError counts as failing: a bug is raised, never hedged. Source
+of the shape: RFC 8305, happy eyeballs.
 """
 
 from __future__ import annotations
@@ -151,7 +152,10 @@ class _Race:
             self._may_repeat = False
 
     async def _repeat(self) -> None:
-        """Ask the model that may soonest be well again once more. Raises what is to be told when there is no use."""
+        """Ask the model that may soonest be well again once more, else one that was left alone.
+
+        Raises what is to be told when there is neither.
+        """
         at = clock.now()
         left = self._last_at - at
         again = [
@@ -162,7 +166,10 @@ class _Race:
             and runner.health.breaker(self.turn.key).may_ask(at + error.again_after)
         ]
         if not again or not self._may_repeat or not self._extra.spend():
-            raise self._failure()
+            if not self._waiting:
+                raise self._failure()
+            self._start(self._waiting[0], "failover")  # one that was left alone: perhaps it is back
+            return
         pause, position = min(again)
         self._may_repeat = False
         await asyncio.sleep(pause)
