@@ -176,3 +176,14 @@ def test_what_is_counted_stays_bounded() -> None:
     assert len(counts.unheard) <= MAX_LABELS + 1
     assert sum(counts.turns.values()) == 3 * MAX_LABELS
     assert read(counts.page({}).decode())["turns_total", ("other",)] == 2 * MAX_LABELS
+
+
+@pytest.mark.parametrize("tokens", [10**400, -5, True, 1.5, "7", None])
+def test_a_count_that_cannot_be_is_not_added(tokens: Any) -> None:
+    """A hostile server's number would break the page for good, or let a counter fall."""
+    counts = Counts()
+    turn = Turn(request={"messages": []})
+    for total in (tokens, 7):
+        turn.attempts.append(Attempt("first", "first", 0.0, outcome="lost", usage={"total_tokens": total}))
+    counts.note(turn, "answered")
+    assert read(counts.page({}).decode())["unheard_total", ("first", "tokens")] == 7

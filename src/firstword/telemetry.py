@@ -14,6 +14,7 @@ from .turn import Turn
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_LABELS = 1000  # names of models and outcomes that are told apart; providers make up error codes
+MAX_TOKENS = 100_000_000  # that one attempt may have cost; a server that counts more, or less than none, is not believed
 OTHER = "other"
 STATES = ("closed", "half-open", "open")
 
@@ -49,7 +50,7 @@ class Counts:
             if attempt.spoke is None and attempt.chunks:
                 self.unheard[_known(self.unheard, (attempt.model, "chunks"))] += attempt.chunks
             tokens = (attempt.usage or {}).get("total_tokens")
-            if isinstance(tokens, int):
+            if type(tokens) is int and 0 < tokens <= MAX_TOKENS:
                 self.unheard[_known(self.unheard, (attempt.model, "tokens"))] += tokens
 
     def page(self, states: Mapping[str, str]) -> bytes:
