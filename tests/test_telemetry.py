@@ -14,7 +14,7 @@ from served import Served
 
 from firstword import App, Model, Turn
 from firstword.telemetry import MAX_LABELS, Counts
-from firstword.testing import Upstream, script
+from firstword.testing import Upstream, fails, script, talk
 from firstword.turn import Attempt
 
 FRIEND = "Hello there, friend."
@@ -127,6 +127,21 @@ async def test_the_log_says_who_was_asked_and_what_we_said(
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("turn ended")]
     assert lines[0].endswith(" asked=first,second model=second apologised truncated")
     assert lines[1].split(" ")[-1].startswith("seconds=")
+
+
+async def test_a_name_that_a_caller_makes_up_cannot_forge_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a list a request's name is the model's: a line break, a blank, or a megabyte of it."""
+    name = "a b,c=d\r\nturn ended id=forged status=200\u2028" + "x" * 1_000_000
+    with caplog.at_level(logging.INFO, "firstword"):
+        score = await talk(App(), models=fails(500), request={"model": name})
+    assert score.status == 500 and score.turn is not None and score.turn.attempts[0].model == name
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.isprintable() and line.count("=") == 6 and len(line) < 500
+    assert "asked=a?b?c?d??turn?ended?id?forged?status?200?xxx" in line
+
+    counts = Counts()
+    counts.note(score.turn, "server_error")
+    assert len(counts.page({})) < 5000
 
 
 GATE = "a-gate-key"

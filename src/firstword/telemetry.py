@@ -14,7 +14,8 @@ from .turn import Turn
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_LABELS = 1000  # names of models and outcomes that are told apart; providers make up error codes
-MAX_TOKENS = 100_000_000  # that one attempt may have cost; a server that counts more, or less than none, is not believed
+MAX_NAME = 100  # signs of a model's name; without a list of models it is whatever the caller wrote
+MAX_TOKENS = 100_000_000  # of one attempt; a server that counts more, or less than none, is not believed
 OTHER = "other"
 STATES = ("closed", "half-open", "open")
 
@@ -46,12 +47,13 @@ class Counts:
             name = "" if each.outcome == "unknown" else each.name  # else it is the model's own words
             self.tool_calls[_known(self.tool_calls, (name, each.outcome))] += 1
         for attempt in turn.attempts:
-            self.attempts[_known(self.attempts, (attempt.model, attempt.why, attempt.outcome))] += 1
+            model = attempt.model[:MAX_NAME]
+            self.attempts[_known(self.attempts, (model, attempt.why, attempt.outcome))] += 1
             if attempt.spoke is None and attempt.chunks:
-                self.unheard[_known(self.unheard, (attempt.model, "chunks"))] += attempt.chunks
+                self.unheard[_known(self.unheard, (model, "chunks"))] += attempt.chunks
             tokens = (attempt.usage or {}).get("total_tokens")
             if type(tokens) is int and 0 < tokens <= MAX_TOKENS:
-                self.unheard[_known(self.unheard, (attempt.model, "tokens"))] += tokens
+                self.unheard[_known(self.unheard, (model, "tokens"))] += tokens
 
     def page(self, states: Mapping[str, str]) -> bytes:
         """Return all of it as text, with the breakers' `states` by model."""

@@ -45,6 +45,8 @@ LINE = "turn ended id=%s status=%d outcome=%s first_word=%.4f seconds=%.4f%s"
 # The ASGI extension of our own protocol: its exchange, which a turn may write to and hear of a hang-up from.
 EXCHANGE = "firstword.exchange"
 
+MAX_NAME = 100  # signs of a model's name in the log
+
 JOBS_TIMEOUT = 10.0  # seconds that the jobs of turns that are over get when the server stops
 FAIL_TIMEOUT = 1.0  # seconds to tell a caller that the turn failed; one who does not read is left
 
@@ -307,14 +309,19 @@ class Server:
 
 def _more_facts(turn: Turn) -> str:
     """Return what else the log says of a turn that was not plain: who was asked, what was said by us, what failed."""
-    facts = [f"asked={','.join(attempt.model for attempt in turn.attempts)}"] if turn.attempts else []
-    facts += [f"model={turn.answered_by}"] if turn.answered_by else []
+    facts = [f"asked={','.join(_one_word(attempt.model) for attempt in turn.attempts)}"] if turn.attempts else []
+    facts += [f"model={_one_word(turn.answered_by)}"] if turn.answered_by else []
     facts += [f"tools={len(turn.called)}"] if turn.called else []
     facts += [name for name in ("filled", "apologised") if getattr(turn, name)]
     facts += ["truncated"] if turn.reply.truncated else []
     facts += [f"stalls={turn.stalls}"] if turn.stalls else []
     facts += [f"host={turn.error.detail}"] if turn.error is not None and turn.error.detail else []
     return "".join(f" {fact}" for fact in facts)
+
+
+def _one_word(name: str) -> str:
+    """Return a model's name as one word of a line: without a list of models it is whatever the caller wrote."""
+    return "".join(sign if sign.isprintable() and sign not in " ,=" else "?" for sign in name[:MAX_NAME])
 
 
 def _timer(turn: Turn, call: Callable[[], None]) -> Timer:
