@@ -134,3 +134,30 @@ async def test_a_hook_changes_each_limit_of_its_turn(
     app.before_turn(on_the_loop if kind == "async def" else in_a_thread)
     score = await talk(app, models=model)
     assert (score.status, score, score.ended, score.left_open) == (status, heard, ended, 0)
+
+
+@pytest.mark.parametrize("on_cut", ["apologise", "finish", "error"])
+@pytest.mark.parametrize("apology", [SORRY, None])
+async def test_a_filler_is_no_answer_that_could_be_cut_off(on_cut: str, apology: str | None) -> None:
+    """All fail behind it: "One moment." and a made-up stop would be the dead line that it promises not to be."""
+    models = [after(2.0, fails(500)), fails(500)]
+    score = await talk(models=models, fill_after=0.8, hedge_after=None, hedge_share=0.0, on_cut=on_cut, apology=apology)
+
+    assert score == [(0.8, FILLER), (2.0, SORRY)] if apology else score == [(0.8, FILLER)]
+    assert (score.done, score.finish_reason, score.error is None) == (bool(apology), apology and "stop", bool(apology))
+
+
+async def test_an_engine_that_plays_audio_is_told_the_error() -> None:
+    """It would not speak words of ours; of a true error it knows what to do."""
+    sound = script.event(script.chunk({"audio": {"data": "AA"}}))
+    begins = [script.head(200, script.EVENT_STREAM), script.role(), sound]
+    for model, status in ((fails(500), 500), ([*begins, script.close()], 200)):
+        score = await talk(models=model, apology=SORRY, request={"modalities": ["text", "audio"]})
+        assert (score, score.status, score.done) == ([], status, False)
+        assert score.error is not None
+
+
+async def test_a_chunk_without_choices_is_no_end() -> None:
+    """Azure tells of its filter in mid-answer: what is cut off behind it is cut off."""
+    model = [*stalls("one two"), script.event({**script.chunk({}), "choices": []}), script.close()]
+    assert await talk(models=model, apology=SORRY) == [(0.0, f"one two {SORRY}")]

@@ -50,9 +50,7 @@ def fill(platform: Platform) -> Stage:
 
 def suits(turn: Turn) -> bool:
     """Return whether words may stand before the answer: a person hears it, and its first character is free."""
-    modalities = turn.request.get("modalities")
-    is_text = not isinstance(modalities, list) or "audio" not in modalities
-    return is_text and not (turn.silent or turn.wants_json or any(map(_demands_a_mark, turn.messages)))
+    return not (turn.silent or turn.wants_json or turn.wants_audio or any(map(_demands_a_mark, turn.messages)))
 
 
 def _demands_a_mark(message: dict[str, Any]) -> bool:

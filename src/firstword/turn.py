@@ -229,6 +229,12 @@ class Turn:
         return isinstance(wanted, dict) and str(wanted.get("type")).startswith("json")
 
     @property
+    def wants_audio(self) -> bool:
+        """True when the model's own voice is played: words of ours would not be heard."""
+        modalities = self.request.get("modalities")
+        return isinstance(modalities, list) and "audio" in modalities
+
+    @property
     def answered_by(self) -> str | None:
         """The model that spoke, when there could be several; None when none has."""
         return next((attempt.model for attempt in self.attempts if attempt.spoke is not None), None)

@@ -28,10 +28,10 @@ def said_instead(turn: Turn, writer: Begun) -> str | None:
     """Return the words that end a failed turn, maybe none at all; None when the error itself has to be told.
 
     A caller's mistake, and what no other try could mend (400, 401, a content policy), is told as it is; so is every
-    error to a program that reads the reply.
+    error to a program that reads the reply, and to an engine that plays audio and would not speak our words.
     """
     error, policy = turn.error, turn.policy
-    if turn.wants_json:
+    if turn.wants_json or turn.wants_audio:
         return None
     if not writer.status:
         final = isinstance(error, UpstreamError) and not (error.retryable or isinstance(error, SPOKEN_FOR))
@@ -39,6 +39,8 @@ def said_instead(turn: Turn, writer: Begun) -> str | None:
     if writer.last is None or _calls(writer.last) or (writer.has_spoken and _ends(writer.last)):
         return None  # half a call to a tool: words behind it would be taken for its end; or nothing is missing
     how = policy.after_a_cut
+    if not writer.has_spoken or (turn.filled and turn.timeline.spoke is None):
+        how = "apologise"  # a filler, or reasoning, and no word of the answer: there is nothing to finish
     if how == "error" or (how == "apologise" and not policy.apology):
         return None
     if how == "finish":
@@ -59,7 +61,8 @@ def conclusion(turn: Turn, words: str, last: Chunk | None) -> list[Chunk]:
 
 
 def _ends(chunk: Chunk) -> bool:
-    return chunk.finish_reason is not None or not chunk.look().choices
+    look = chunk.look()
+    return chunk.finish_reason is not None or (not look.choices and look.usage is not None)
 
 
 def _calls(chunk: Chunk) -> bool:
