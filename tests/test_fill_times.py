@@ -161,3 +161,14 @@ async def test_a_chunk_without_choices_is_no_end() -> None:
     """Azure tells of its filter in mid-answer: what is cut off behind it is cut off."""
     model = [*stalls("one two"), script.event({**script.chunk({}), "choices": []}), script.close()]
     assert await talk(models=model, apology=SORRY) == [(0.0, f"one two {SORRY}")]
+
+
+async def test_long_reasoning_and_then_nothing_ends_once() -> None:
+    """The reply has begun, as the reasoning is too long to be held, and its end has come: it waits for the apology."""
+    thought = [script.reasoning("x" * 60_000) for _ in range(6)]
+    for pause in (0.0, 0.1):
+        ending = [script.finish(), script.wait(pause), script.usage(), script.wait(pause), script.done()]
+        options = {"stream_options": {"include_usage": True}}
+        score = await talk(models=script.events(script.role(), thought, ending), apology=SORRY, request=options)
+        reasons = [choice["finish_reason"] for chunk in score.chunks for choice in chunk["choices"]]
+        assert (score.text.strip(), reasons[-2:], reasons.count("stop")) == (SORRY, [None, "stop"], 1)

@@ -18,7 +18,7 @@ import pytest
 from caller import Caller, turn
 from served import Served
 
-from firstword import App
+from firstword import App, Turn
 from firstword.testing import Upstream, script
 
 
@@ -89,6 +89,27 @@ async def test_45_a_caller_who_does_not_read(caller: Caller, upstream: Upstream,
         call.hangs_up()
         (record,) = await upstream.wait_closed(marker)
     assert record.closed_by == "peer" and record.sent < 64 * 1024 * 1024
+
+
+async def test_a_reply_that_waits_for_a_slow_reader_has_one_end(serve: Callable[[App], Served]) -> None:
+    """All was said, and the turn's time is over while the end waits for room: nothing follows `[DONE]`."""
+    turns: list[Turn] = []
+    app = App(turn_timeout=0.3)
+
+    @app.model("long")
+    async def says_it_all(request: Turn) -> str:
+        turns.append(request)
+        return "x" * 12 * 1024 * 1024  # more than the kernel holds
+
+    async with Caller(serve(app).url).dials(turn(model="long")) as call:
+        call.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        while not turns or turns[0].error is None:
+            await asyncio.sleep(0.01)
+        call.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        async for _ in call.listens():
+            pass
+    assert call.heard.body.count(b"data: [DONE]") == 1 and call.heard.body.endswith(b"data: [DONE]\n\n")
+    assert call.heard.whole
 
 
 async def test_46_abandoned_streams_give_their_connections_back(

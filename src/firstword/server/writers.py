@@ -89,6 +89,7 @@ class EventWriter:
         self._held: list[bytes] = []
         self._held_size = 0
         self._may_start = False  # something was spoken, or what was not (reasoning) is too long to be held
+        self._is_over = False  # the end was written, or waits until the caller reads
         self.has_spoken = False
         self.status = 0
         self.last: Chunk | None = None  # the last chunk that was taken
@@ -118,7 +119,9 @@ class EventWriter:
         if not self.has_spoken:
             self.has_spoken = chunk.speaks
             self._held_size += len(chunk.frame)
-            self._may_start = self.has_spoken or self._held_size > MAX_HELD
+            # An ending without a word waits for what may have to be said instead.
+            goes_on = chunk.finish_reason is None and bool(chunk.look().choices)
+            self._may_start = self.has_spoken or (self._held_size > MAX_HELD and goes_on)
             if not self._may_start:
                 return True
         if self._turn.corked:
@@ -132,20 +135,29 @@ class EventWriter:
 
     async def close(self) -> None:
         """End a whole reply: its last event and `[DONE]` leave together."""
-        self._held.append(DONE)
+        await self._end(DONE)
+
+    async def _end(self, *frames: bytes) -> None:
+        """Write the last frames; once, also when a caller who does not read them is given up."""
+        if not self._is_over:
+            self._is_over = True
+            self._held += frames
         await self._write(more=False)
 
     async def conclude(self, words: str) -> None:
         """End a reply that is not whole by words of our own; what was held, and never heard, is dropped."""
-        if not self.status:
+        if self._is_over:
+            await self._end()
+            return
+        if not self.has_spoken:
             self._held.clear()
+        if not self.status:
             self.last = None
         chunks = conclusion(self._turn, words, self.last)
         if self._keep:
             said = self._turn.reply.chunks if self.status else []
             self._turn.reply.chunks = [*said, *chunks]
-        self._held += [chunk.frame for chunk in chunks]
-        await self.close()
+        await self._end(*(chunk.frame for chunk in chunks), DONE)
 
     async def fail(self, error: Error) -> None:
         """End a reply that is not whole: a true status if none was sent, else an error event and no `[DONE]`."""
@@ -153,8 +165,7 @@ class EventWriter:
             self.status = error.status
             await send_json(self._asgi_send, error.status, error.body(), _error_headers(self._turn, error))
             return
-        self._held.append(frame(msgspec.json.encode(error.body())))
-        await self._write(more=False)
+        await self._end(frame(msgspec.json.encode(error.body())))
 
     async def _write(self, *, more: bool) -> None:
         if self._exchange is not None:
