@@ -218,3 +218,11 @@ async def test_a_model_that_is_left_alone_is_not_asked_beside_one_that_is_merely
             assert [name for _, name in (await phone.talk()).asked] == ["first"]
 
     await run(main)
+
+
+async def test_what_an_answer_without_a_word_has_cost_is_known() -> None:
+    """It reasoned to its end and counted its tokens: nobody heard them, and they are billed."""
+    thinks = script.events(script.role(), script.reasoning("Hm"), script.finish(), script.usage(7, 5), script.done())
+    score = await talk(models=[thinks, ANSWER], request={"stream_options": {"include_usage": True}})
+    assert score == [(0.0, FRIEND)] and score.turn is not None
+    assert score.turn.attempts[0].usage == script.tokens(7, 5)

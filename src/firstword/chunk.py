@@ -7,6 +7,7 @@ to change a chunk, make a new one (`chunk.changed(...)`, `Chunk(data)`), which t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -189,6 +190,9 @@ class Unspoken:
         self._size += len(chunk.frame)
         while self._size > MAX_UNSPOKEN and len(self._chunks) > 2:
             self._size -= len(self._chunks.pop(1).frame)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self._chunks)
 
     @property
     def usage(self) -> dict[str, Any] | None:

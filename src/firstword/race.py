@@ -260,7 +260,7 @@ class Lane:
 
     def is_withheld(self) -> bool:
         """True when a content policy has taken the answer away."""
-        return any(chunk.finish_reason == WITHHELD for chunk in self._unspoken.take())
+        return any(chunk.finish_reason == WITHHELD for chunk in self._unspoken)
 
     async def deliver(self) -> None:
         """Send what was held back of an answer that is meant to be silent."""
