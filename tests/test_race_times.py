@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from firstword import health
+from firstword import App, Model, Turn, health
 from firstword.testing import (
     Phone,
     Score,
@@ -226,3 +226,21 @@ async def test_what_an_answer_without_a_word_has_cost_is_known() -> None:
     score = await talk(models=[thinks, ANSWER], request={"stream_options": {"include_usage": True}})
     assert score == [(0.0, FRIEND)] and score.turn is not None
     assert score.turn.attempts[0].usage == script.tokens(7, 5)
+
+
+async def test_the_only_model_of_a_list_is_asked_twice_at_most() -> None:
+    """Also when a hook names it: the race and the model's own second try do not add up."""
+    app = App([Model("first", base_url="http://first.test/v1", api_key="k")], hedge_share=1.0)
+
+    @app.before_turn
+    async def names(turn: Turn) -> None:
+        turn.adjust(models=["first"])
+
+    async def main() -> None:
+        async with Phone(app, models=fails(500)) as phone:
+            for _ in range(3):
+                score = await phone.talk()
+                assert (score.asked, score.status) == ([(0.0, "first"), (0.1, "first")], 500)
+                assert score.turn is not None and [each.why for each in score.turn.attempts] == ["first", "retry"]
+
+    await run(main)

@@ -89,7 +89,10 @@ class Roster:
             turn.model = self._default
         self._extra.turns += 1
         if turn.policy.models is not None:
-            return race(turn, send, self._chosen(turn.policy.models), self._extra)
+            chosen = self._chosen(turn.policy.models)
+            if self.runners:
+                return race(turn, send, chosen, self._extra)
+            return chosen[0].answer(turn, send)  # the only one of the list, which tries a second time by itself
         answer = self._names.get(turn.model) or self.rest
         return answer(turn, send)
 
