@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import time
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from caller import Caller, turn
 from served import Served
 
 from firstword import App, Model, Turn
+from firstword.errors import MAX_WAIT, RETRY_PAUSE, AllModelsFailed, UpstreamStatusError
 from firstword.testing import Upstream, script
 
 FRIEND = "Hello there, friend."
@@ -36,6 +39,38 @@ PASSING = {
     "closes unheard": [script.close()],
     "ends with nothing": script.events(),
 }
+
+
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("7", 7.0, 7.0),
+        ("0", 0.0, 0.0),
+        ("3600.00000000", 3600.0, 3600.0),
+        ("9" * 400, MAX_WAIT, MAX_WAIT),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_WAIT, MAX_WAIT),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0, 0.0),
+        *((odd, None, None) for odd in ("", "-5", "nan", "inf", "1e9", "soon", "Wed, 99 Oct 2015 07:28:00 GMT", ".")),
+    ],
+)
+def test_a_server_says_in_seconds_or_by_a_date_when_to_come_back(
+    said: str, least: float | None, most: float | None
+) -> None:
+    """What is far away is not taken for nothing: the same would be asked again a tenth of a second later."""
+    error = UpstreamStatusError("Slow down.", status=429, passed={"retry-after": said})
+    if least is None or most is None:
+        assert error.retry_after is None and error.again_after == RETRY_PAUSE
+    else:
+        assert error.retry_after is not None and least <= error.retry_after <= most
+        assert error.again_after is not None and least <= error.again_after <= most
+        assert 0 <= int(AllModelsFailed([error]).headers()["retry-after"]) <= MAX_WAIT
+
+
+def test_a_date_is_counted_from_now() -> None:
+    """In ten minutes, by this machine's clock; HTTP's dates have whole seconds."""
+    date = formatdate(time.time() + 600, usegmt=True)
+    error = UpstreamStatusError("Slow down.", status=429, passed={"retry-after": date})
+    assert error.retry_after is not None and 590 < error.retry_after <= 600
 
 
 @pytest.mark.parametrize("steps", PASSING.values(), ids=PASSING.keys())

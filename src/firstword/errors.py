@@ -8,6 +8,7 @@ Neither ever holds a key, a caller's words or a traceback: both are shown to peo
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -178,6 +179,7 @@ class ActionError(Error):
 
 
 NO_MONEY = "insufficient_quota"  # a 429 that no waiting mends
+MAX_WAIT = 86_400.0  # seconds; who says to come back later than in a day says never
 RETRY_PAUSE = 0.1  # seconds before the same model is asked again, when its server does not say
 
 
@@ -261,9 +263,9 @@ class UpstreamStatusError(UpstreamError):
     def retry_after(self) -> float | None:
         for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
             value = self.passed.get(name, "")
-            if value.replace(".", "", 1).isdecimal() and len(value) < 10:
-                return float(value) * unit
-        return None
+            if value.replace(".", "", 1).isdecimal():
+                return min(float(value) * unit, MAX_WAIT)
+        return _seconds_until(self.passed.get("retry-after", ""))
 
     def body(self) -> dict[str, Any]:
         return {"error": dict(self.error)} if self.error is not None else super().body()
@@ -273,6 +275,18 @@ class UpstreamStatusError(UpstreamError):
         if not self.retryable:
             headers.setdefault("x-should-retry", "false")
         return headers
+
+
+def _seconds_until(date: str) -> float | None:
+    """Return the seconds from now to a date as HTTP writes it (RFC 9110, 5.6.7); None when it is none."""
+    if not date:
+        return None
+    from email.utils import parsedate_to_datetime  # here, because it is needed once in a blue moon
+
+    try:
+        return min(max(parsedate_to_datetime(date).timestamp() - time.time(), 0.0), MAX_WAIT)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 class UpstreamTimeout(UpstreamError):
