@@ -14,7 +14,7 @@ from served import Served
 
 import firstword
 from firstword import App, BadRequest, Chunk, ConfigError, Forbidden, RequestError, TooManyRequests, Turn, Unauthorized
-from firstword.testing import Upstream, script
+from firstword.testing import Upstream, script, stalls, talk
 
 Serve = Callable[[App], Served]
 
@@ -201,6 +201,16 @@ async def test_after_turn_hears_how_it_failed(
     turn = over.get(timeout=2)
     assert isinstance(turn.error, firstword.UpstreamError)
     assert (turn.reply.text, turn.reply.finish_reason, turn.error.status) == (said, None, status)
+
+
+@pytest.mark.parametrize("leaves", [None, 1.0])
+async def test_words_that_nobody_was_sent_are_not_in_the_reply(
+    app: App, over: queue.SimpleQueue[Turn], leaves: float | None
+) -> None:
+    """A reply in one piece that breaks after two words, or is not waited for: a memory must not hold them."""
+    score = await talk(app, models=stalls("One two"), stream=False, leaves=leaves)
+    assert (score.text, score.status) == ("", 0 if leaves else 504)
+    assert over.get(timeout=2).reply.text == ""
 
 
 async def test_after_turn_hears_of_a_hang_up(app: App, over: queue.SimpleQueue[Turn], serve: Serve) -> None:

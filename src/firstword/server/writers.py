@@ -200,6 +200,7 @@ class ObjectWriter:
     def __init__(self, turn: Turn, send: ASGISend) -> None:
         self._turn = turn
         self._asgi_send = send
+        self._chunks: list[Chunk] = []
         self._size = 0
         self.status = 0
         self.last: Chunk | None = None  # nothing is sent before all is
@@ -207,25 +208,26 @@ class ObjectWriter:
     @property
     def has_spoken(self) -> bool:
         """True when there is something to hear."""
-        return any(chunk.speaks for chunk in self._turn.reply.chunks)
+        return any(chunk.speaks for chunk in self._chunks)
 
     async def __call__(self, chunk: Chunk) -> None:
         """Keep one chunk. Raises UpstreamProtocolError when the reply grows over MAX_WHOLE."""
         self._size += len(chunk.frame)
         if self._size > MAX_WHOLE:
             raise UpstreamProtocolError(f"The model's answer is longer than {MAX_WHOLE} bytes.")
-        self._turn.reply.chunks.append(chunk)
+        self._chunks.append(chunk)
 
     async def close(self) -> None:
         """Send the whole reply."""
-        whole = completion(self._turn.reply.chunks)
+        whole = completion(self._chunks)
+        self._turn.reply.chunks = self._chunks
         self.status = 200
         self._turn.timeline.sent = clock.now()
         await send_json(self._asgi_send, 200, whole, {"x-request-id": self._turn.id})
 
     async def conclude(self, words: str) -> None:
         """Send these words instead of a reply that is not whole."""
-        self._turn.reply.chunks = conclusion(self._turn, words, None)
+        self._chunks = conclusion(self._turn, words, None)
         await self.close()
 
     async def fail(self, error: Error) -> None:
