@@ -270,6 +270,18 @@ CHANGES = [
 ]
 
 
+@pytest.mark.parametrize("odd", [None, 5, "Hm.", [""], [None], [b"Hm."]])
+def test_what_is_no_list_of_words_is_told_so(odd: Any) -> None:
+    """A hook may well write None for none; whatever gives words, also only once, is a list of them."""
+    with pytest.raises(ConfigError, match="fillers"):
+        Policy(fillers=odd)
+    if odd is not None:
+        with pytest.raises(ConfigError, match="models"):
+            Policy(models=odd)
+    once = (each for each in ("Hm.", "Well. "))
+    assert Policy(fillers=once).fillers == ("Hm. ", "Well. ")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", ["async def", "def"])
 @pytest.mark.parametrize(("changes", "steps", "status", "said"), CHANGES, ids=[str(row[0]) for row in CHANGES])
 async def test_a_hook_changes_the_policy_of_its_turn(

@@ -82,8 +82,8 @@ class _Filler:
 
     def _say(self) -> None:
         turn = self._turn
-        if self._has_answer or turn.filled or not suits(turn):
-            return
+        if self._has_answer or turn.filled or not (turn.policy.fillers and suits(turn)):
+            return  # a hook in a thread may have taken the fillers out in this very moment
         turn.filled = True
         turn.corked = False
         chunk = turn.chunk({"role": "assistant", "content": self._platform.filler(_chosen(turn))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +52,21 @@ class Policy:
             raise ConfigError(
                 "`hedge_after` is neither seconds, 'p95' nor None.", hint="write hedge_after=1.2, or 'p95', or None"
             )
-        if isinstance(self.fillers, str) or not all(isinstance(each, str) and each.strip() for each in self.fillers):
-            raise ConfigError("`fillers` is not a list of words to say.", hint='write fillers=["One moment. "]')
+        fillers = _listed(self.fillers)
+        if fillers is None:
+            raise ConfigError(
+                "`fillers` is not a list of words to say.", hint='write fillers=["One moment. "], or [] for none'
+            )
         # The answer follows in the same breath: "One moment.Hello." would be read out as one word.
-        spaced = tuple(each if each[-1].isspace() else f"{each} " for each in self.fillers)
+        spaced = tuple(each if each[-1].isspace() else f"{each} " for each in fillers)
         object.__setattr__(self, "fillers", spaced)
         if self.apology is not None and (not isinstance(self.apology, str) or not self.apology.strip()):
             raise ConfigError("`apology` says nothing.", hint="write what the caller shall hear, or None")
         if self.models is not None:
-            if isinstance(self.models, str) or not self.models:
+            models = _listed(self.models)
+            if not models:
                 raise ConfigError("`models` names nobody who may answer.", hint="write models=['gpt-5-mini'], or None")
-            object.__setattr__(self, "models", tuple(self.models))
+            object.__setattr__(self, "models", models)
         if self.on_cut is not None and self.on_cut not in ON_CUT:
             raise ConfigError(f"`on_cut` is none of {', '.join(ON_CUT)}.", hint="write on_cut='finish'")
 
@@ -69,6 +74,14 @@ class Policy:
     def after_a_cut(self) -> str:
         """What follows words that were cut off."""
         return self.on_cut or ("apologise" if self.apology else "error")
+
+
+def _listed(value: Any) -> tuple[str, ...] | None:
+    """Return a list of words, or whatever gives one, as a tuple; None when it is none, or one of them says nothing."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return None
+    listed = tuple(value)
+    return listed if all(isinstance(each, str) and each.strip() for each in listed) else None
 
 
 def is_time(value: Any) -> bool:
