@@ -244,3 +244,17 @@ async def test_the_only_model_of_a_list_is_asked_twice_at_most() -> None:
                 assert score.turn is not None and [each.why for each in score.turn.attempts] == ["first", "retry"]
 
     await run(main)
+
+
+async def test_what_was_overtaken_is_a_slow_answer_too() -> None:
+    """One of ten takes 3 s, and is overtaken each time: learnt from the quick ones only, every turn would be hedged."""
+
+    async def main() -> list[float]:
+        first = [after(3.0 if number % 10 == 9 else 0.5, ANSWER) for number in range(100)]
+        models = [lambda record: first[record.attempt - 1], after(0.1, ANSWER)]
+        async with Phone(models=models, hedge_after="p95", hedge_share=1.0) as phone:
+            scores = [await phone.talk() for _ in range(100)]
+        return [at for score in scores for at, name in score.asked if name == "second"]
+
+    hedged = await run(main)
+    assert len(hedged) == 10 and hedged[0] == 1.2 and hedged == sorted(hedged)

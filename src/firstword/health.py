@@ -94,7 +94,7 @@ class Health:
         return next((state for state in ("open", "half-open") if state in states), "closed")
 
     def spoke_after(self, seconds: float) -> None:
-        """Remember how long it took from asking to the first word."""
+        """Remember how long it took from asking to the first word, or how long it was waited for in vain."""
         self._times.append(seconds)
 
     def p95(self) -> float | None:

@@ -293,6 +293,8 @@ class Lane:
         """Note that another model spoke sooner; one that was asked before it was slow."""
         self._end("lost")
         if was_overtaken:
+            # It would have taken at least so long: without its slow answers a model would look ever faster.
+            self.runner.health.spoke_after(clock.now() - self.attempt.asked)
             self._breaker.overtaken(clock.now())
         else:
             self._breaker.left()
