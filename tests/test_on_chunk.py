@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 from collections.abc import Callable
 
 import pytest
 from caller import Caller
 from served import Served
 
-from firstword import App, CallNext, Chunk, ConfigError, Send, Turn
-from firstword.testing import script
+from firstword import App, CallNext, Chunk, ConfigError, Model, Send, Turn
+from firstword.testing import says, script, talk
 
 Serve = Callable[[App], Served]
 
@@ -76,3 +77,27 @@ def test_a_hook_that_would_have_to_be_awaited_is_refused(app: App) -> None:
         async def wait(turn: Turn, chunk: Chunk) -> None: ...
 
     assert "stage" in str(refused.value)
+
+
+@pytest.mark.parametrize("names", [["first"], ["first", "second"]], ids=["alone", "in a race"])
+@pytest.mark.parametrize("where", ["a hook", "a stage"])
+async def test_a_hook_that_exits_ends_its_turn_and_no_other(names: list[str], where: str) -> None:
+    """`sys.exit()` in the middle of a reply, where it would end the event loop: a mistake like any other."""
+    app = App([Model(name, base_url=f"http://{name}.test/v1", api_key="k") for name in names], apology="Sorry.")
+
+    def leave(turn: Turn, chunk: Chunk) -> None:
+        if chunk.speaks:
+            sys.exit(3)
+
+    async def leaves(turn: Turn, send: Send, call_next: CallNext) -> None:
+        async def look(chunk: Chunk) -> None:
+            leave(turn, chunk)
+            await send(chunk)
+
+        await call_next(turn, look)
+
+    if where == "a hook":
+        app.on_chunk(leave)
+    else:
+        app.stage(leaves)
+    assert await talk(app, models=[says("one two") for _ in names]) == [(0.0, "Sorry.")]

@@ -217,7 +217,14 @@ class Lane:
         )
         self._unspoken = Unspoken()
         self._breaker.asked(self.attempt.asked)
-        self.task: asyncio.Task[None] = asyncio.ensure_future(runner.answer(self.turn, self))
+        self.task: asyncio.Task[None] = asyncio.ensure_future(self._ask())
+
+    async def _ask(self) -> None:
+        """Ask the model. A SystemExit, of a hook or of a stage's `send`, would end the loop and all other calls."""
+        try:
+            await self.runner.answer(self.turn, self)
+        except SystemExit as error:
+            raise RuntimeError("a hook or a stage has called sys.exit()") from error
 
     async def __call__(self, chunk: Chunk) -> None:
         """Send one chunk on if this model has the turn; hold it back, or drop it, if not."""

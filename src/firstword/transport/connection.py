@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self._drained = 0
         self._overhead = 0  # bytes of headers, chunk extensions and trailers since the last byte of body
         self._paused = False
-        self._failure: Exception | None = None
+        self._failure: Exception | SystemExit | None = None
         self.heard = False  # any byte of this response came
         self.head_done = False
         self.ended = False  # the whole response is here
@@ -121,7 +121,7 @@ class Connection(asyncio.Protocol):
         body.clear()
         try:
             allowed = sink(data)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # out of a callback of the loop's it would end all other calls
             self._fail(error)
             return
         if allowed is None:
@@ -346,7 +346,7 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()
 
-    def _fail(self, failure: Exception) -> None:
+    def _fail(self, failure: Exception | SystemExit) -> None:
         if self._failure is None:
             self._failure = failure
         self.abort()
