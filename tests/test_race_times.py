@@ -258,3 +258,24 @@ async def test_what_was_overtaken_is_a_slow_answer_too() -> None:
 
     hedged = await run(main)
     assert len(hedged) == 10 and hedged[0] == 1.2 and hedged == sorted(hedged)
+
+
+async def test_a_turn_of_old_that_is_given_up_lets_nobody_else_find_out() -> None:
+    """It was asked before the model failed, and its caller leaves while another turn finds out."""
+
+    async def main() -> list[str]:
+        bad, slow = fails(500), thinks("let me see " * 10, FRIEND, every=1.0)
+        models = [then(slow, bad, bad, bad, after(3.0, ANSWER)), ANSWER]
+        async with Phone(models=models, hedge_after=None, first_token_timeout=30.0) as phone:
+            old = asyncio.ensure_future(phone.talk(leaves=7.0))
+            await asyncio.sleep(0.1)
+            for _ in range(3):
+                await phone.talk()
+            await asyncio.sleep(5.0)
+            finds_out = asyncio.ensure_future(phone.talk())
+            await old
+            score = await phone.talk()
+            assert await finds_out == [(3.0, FRIEND)]
+            return [name for _, name in score.asked]
+
+    assert await run(main) == ["second"]

@@ -36,9 +36,14 @@ class Breaker:
         state = self.state(at)
         return state == "closed" or (state == "half-open" and not self._is_probed)
 
-    def asked(self, at: float) -> None:
-        """Note that a turn asks it; every such turn ends with `spoke`, `failed`, `overtaken` or `left`."""
-        self._is_probed = self._is_probed or self.state(at) == "half-open"
+    def asked(self, at: float) -> bool:
+        """Note that a turn asks it; True when it is the one that finds out whether the model is back.
+
+        Every such turn ends with `spoke`, `failed` or `overtaken`; the one that finds out may end with `left` as well.
+        """
+        is_probe = not self._is_probed and self.state(at) == "half-open"
+        self._is_probed = self._is_probed or is_probe
+        return is_probe
 
     def spoke(self) -> None:
         """Note that it spoke in time, and was not cut off."""
@@ -53,7 +58,7 @@ class Breaker:
         self._fail(at, SLOW, None)
 
     def left(self) -> None:
-        """Note that nobody waited for its answer: that says nothing."""
+        """Note that nobody waited for what was to be found out: another turn may."""
         self._is_probed = False
 
     def _fail(self, at: float, weight: float, retry_after: float | None) -> None:

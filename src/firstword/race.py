@@ -216,7 +216,7 @@ class Lane:
             flush=self._flush,
         )
         self._unspoken = Unspoken()
-        self._breaker.asked(self.attempt.asked)
+        self._is_probe = self._breaker.asked(self.attempt.asked)
         self.task: asyncio.Task[None] = asyncio.ensure_future(self._ask())
 
     async def _ask(self) -> None:
@@ -294,7 +294,7 @@ class Lane:
         elif self.attempt.spoke is not None:
             self._breaker.spoke()
         else:
-            self._breaker.left()
+            self._say_nothing()
 
     def lost(self, *, was_overtaken: bool) -> None:
         """Note that another model spoke sooner; one that was asked before it was slow."""
@@ -304,7 +304,7 @@ class Lane:
             self.runner.health.spoke_after(clock.now() - self.attempt.asked)
             self._breaker.overtaken(clock.now())
         else:
-            self._breaker.left()
+            self._say_nothing()
 
     def leave(self) -> None:
         """End the attempt, wherever it is; a model that spoke has done well, also when the caller did not wait."""
@@ -315,9 +315,14 @@ class Lane:
             if has_spoken:
                 self._breaker.spoke()
             else:
-                self._breaker.left()
+                self._say_nothing()
         self._course.turn.stalls += self.turn.stalls
         self.turn.flush = nothing
+
+    def _say_nothing(self) -> None:
+        """Say neither good nor bad of the model; who was to find out whether it is back has not."""
+        if self._is_probe:
+            self._breaker.left()
 
     def _end(self, outcome: str) -> None:
         attempt = self.attempt
