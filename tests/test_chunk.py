@@ -142,6 +142,8 @@ def test_what_is_no_json_is_told_by_the_errors_of_decoding(junk: bytes) -> None:
         {"function_call": {"name": "f", "arguments": ""}},
         {"audio": {"id": "a", "data": "AAAA"}},
         {"content": None, "audio": {"transcript": "Hi"}},
+        {"content": "\n- a"},
+        {"content": "\u200b👩\u200d🚀"},
     ],
 )
 def test_words_calls_and_sound_speak(delta: dict[str, Any]) -> None:
@@ -169,12 +171,15 @@ def test_words_calls_and_sound_speak(delta: dict[str, Any]) -> None:
         {"tool_calls": [], "audio": {}},
         {"reasoning_content": "Let me think."},
         {"reasoning": "Let me think.", "reasoning_details": [{"text": "Hm"}]},
+        {"content": "\u200b"},
+        {"content": "\ufeff \u2060\n"},
+        {"refusal": "\u200b"},
     ],
 )
 def test_a_role_silence_and_thought_do_not_speak(delta: Any) -> None:
     """Nothing of it may end the wait for the first word, nor start the reply."""
     assert [chunk.speaks for chunk in both(delta)] == [False, False]
-    assert all(chunk.text.strip() == "" for chunk in both(delta))
+    assert all(chunk.text.strip(" \n\t\u2028\u2060\u200b\u3000\ufeff") == "" for chunk in both(delta))
 
 
 @pytest.mark.parametrize(

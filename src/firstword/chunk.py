@@ -209,15 +209,22 @@ class Unspoken:
 def _is_heard(delta: Delta | None) -> bool:
     if delta is None:
         return False
-    if type(delta.content) is str and delta.content and not delta.content.isspace():
+    if type(delta.content) is str and _says(delta.content):
         return True
     return bool(
         delta.tool_calls
         or delta.audio
         or delta.function_call
-        or _words(delta.content).strip()
-        or _words(delta.refusal).strip()
+        or _says(_words(delta.content))
+        or _says(_words(delta.refusal))
     )
+
+
+def _says(text: str) -> bool:
+    """True unless there are only blanks, and marks without width (U+200B, U+FEFF), of which nothing is heard either."""
+    if text.isprintable():
+        return bool(text) and not text.isspace()
+    return any(sign.isprintable() and sign != " " for sign in text)
 
 
 def _words(content: Any) -> str:
