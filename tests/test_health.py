@@ -104,7 +104,7 @@ def test_the_time_to_hedge_is_learnt() -> None:
     assert health.p95() is None
     for number in range(100):
         health.spoke_after(number / 100)
-    assert health.p95() == 0.95
+    assert health.p95() == 0.94  # 95 of 100 took no longer
 
 
 def test_a_budget_is_a_share_of_the_turns() -> None:

@@ -5,6 +5,7 @@ Pure: time is passed in. The states are those of a circuit breaker (closed, open
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 
 FAILURES = 3.0  # failures in a row after which a model is left alone; to be overtaken, for slowness, is half a one
@@ -106,7 +107,7 @@ class Health:
         """Return the time within which nineteen of twenty answers began; None while too few are known."""
         if len(self._times) < ENOUGH:
             return None
-        return sorted(self._times)[int(len(self._times) * 0.95)]
+        return sorted(self._times)[math.ceil(len(self._times) * 0.95) - 1]
 
 
 class Budget:
