@@ -11,6 +11,8 @@ serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl lin
 test: $(VENV)/.dev  ## run every test, without network
 	$(BIN)/python -m pytest $(ARGS)
 
+clients: .venv-livekit/.made .venv-pipecat/.made  ## voice frameworks that tests/clients/ runs; needs the package registry, and 1 GB
+
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,6 +49,11 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
 	$(BIN)/uv export --quiet --no-default-groups --group build --group dev --group bench --no-emit-project -o locks/bench.txt
 	$(BIN)/uv export --quiet --no-default-groups --group build --group dev --group fuzz --no-emit-project -o locks/fuzz.txt
 	$(BIN)/uv export --quiet --no-default-groups --no-hashes --no-annotate --no-header -o requirements.txt
+	$(LOCK_CLIENT) locks/livekit.in -o locks/livekit.txt
+	$(LOCK_CLIENT) locks/pipecat.in -o locks/pipecat.txt --no-emit-package docopt
+
+# docopt has no wheel, and is asked for by a command of num2words that nobody runs.
+LOCK_CLIENT = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11
 
 # Hashes are checked, and nothing is built with tools that have none.
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
@@ -70,5 +77,12 @@ $(VENV)/.bench: locks/bench.txt pyproject.toml
 $(VENV)/.fuzz: locks/fuzz.txt pyproject.toml
 	$(call install,fuzz)
 
+# Each in an environment of its own: their packages are many, and are not ours.
+.venv-%/.made: locks/%.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "$* needs Python 3.11 or newer\nhint: make clients PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile --only-binary :all: -r locks/$*.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build
+	rm -rf $(VENV) .venv-livekit .venv-pipecat .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build

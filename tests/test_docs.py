@@ -137,3 +137,17 @@ def test_the_documents_name_no_machine_and_no_key() -> None:
     for document in documents:
         found = re.search(r"/(home|Users)/\w+|sk-[A-Za-z0-9]{16,}", document.read_text("utf-8"))
         assert found is None, f"{document.name}: {found}"
+
+
+def test_every_client_stands_in_the_table() -> None:
+    """A client is run by a new test, or its package is locked anew: the page tells what was tested, and with which."""
+    page = (ROOT / "docs" / "clients.md").read_text("utf-8")
+    tests = sorted((ROOT / "tests" / "clients").glob("test_*.py"))
+    assert len(tests) > 4 and [test.name for test in tests if f"(../tests/clients/{test.name})" not in page] == []
+
+    node = (ROOT / "tests" / "clients" / "node" / "package.json").read_text("utf-8")
+    locked = {f"openai {version}" for version in re.findall(r'"openai": "(.*?)"', node)}
+    for file, package in (("dev", "openai"), ("livekit", "livekit-agents"), ("pipecat", "pipecat-ai")):
+        lock = (ROOT / "locks" / f"{file}.txt").read_text("utf-8")
+        locked |= {f"{package} {version}" for version in re.findall(rf"^{package}==(\S+)", lock, re.MULTILINE)}
+    assert len(locked) == 4 and [each for each in sorted(locked) if f"| {each} |" not in page] == []

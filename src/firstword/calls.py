@@ -19,6 +19,7 @@ from .collect import Growing
 
 MAX_CALLS = 32  # of one answer; what is called beyond is not heard
 MAX_ARGUMENTS = 256 * 1024  # bytes of one call's
+NOTHING = "{}"
 INTERRUPTED = "The call was interrupted before it had a result."
 
 Json = dict[str, Any]
@@ -43,13 +44,19 @@ class Calls:
 
     def __init__(self, taken: set[str] | None = None) -> None:
         self._taken = set() if taken is None else taken
-        self._calls: list[_Begun] = []
-        self._by_index: dict[int | str, _Begun] = {}
-        self._by_id: dict[str, _Begun] = {}
-        self._last: _Begun | None = None
+        self._calls: list[Begun] = []
+        self._by_index: dict[int | str, Begun] = {}
+        self._by_id: dict[str, Begun] = {}
+        self._last: Begun | None = None
 
     def __bool__(self) -> bool:
         return bool(self._calls)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __getitem__(self, position: int) -> Begun:
+        return self._calls[position]
 
     def add(self, delta: Mapping[str, Any]) -> None:
         """Take one delta: its `tool_calls`, or the `function_call` of older servers."""
@@ -80,7 +87,7 @@ class Calls:
         name = name if isinstance(name, str) and name.strip() else None
         call = self._find(index, id, name, function.get("arguments"))
         if call is None:
-            call = _Begun(index)
+            call = Begun(index)
             if len(self._calls) < MAX_CALLS:
                 self._calls.append(call)
         if call.id is None and id not in self._by_id:
@@ -93,7 +100,7 @@ class Calls:
         if id is not None:
             self._by_id.setdefault(id, call)
 
-    def _find(self, index: int | str | None, id: str | None, name: str | None, arguments: Any) -> _Begun | None:
+    def _find(self, index: int | str | None, id: str | None, name: str | None, arguments: Any) -> Begun | None:
         """Return the call that a piece belongs to; None when it begins another.
 
         An id decides, then the index, then the order. A name begins a call, unless it is said again over arguments
@@ -118,14 +125,15 @@ class Calls:
         return call
 
 
-class _Begun:
-    """One call that is still growing."""
+class Begun:
+    """One call that is still growing. `pieces` are its arguments as text, in the order in which they came."""
 
     def __init__(self, index: int | str | None) -> None:
         self.index = index
         self.id: str | None = None
         self.name: str | None = None
-        self._pieces: list[str] = []
+        self.pieces: list[str] = []
+        self.is_blank = True  # no arguments yet
         self._object: Any = None  # the arguments, of a server that sends them as an object
         self._size = 0
         self._extras = Growing()  # what else stands beside the call: Gemini's signature has to come back
@@ -136,9 +144,11 @@ class _Begun:
         if isinstance(arguments, str):
             self._size += len(arguments)
             if self._size <= MAX_ARGUMENTS:
-                self._pieces.append(arguments)
+                self.pieces.append(arguments)
+                self.is_blank = self.is_blank and not arguments.strip()
         elif arguments is not None:
             self._object = arguments
+            self.is_blank = False
         known = ("index", "id", "type", "function", "name", "arguments")
         extras: Json = {name: value for name, value in item.items() if name not in known}
         within = {name: value for name, value in function.items() if name not in known}
@@ -153,28 +163,53 @@ class _Begun:
             return False
         if self._object is not None:
             return True
-        text = "".join(self._pieces).strip()
+        text = "".join(self.pieces).strip()
         return text not in ("", "{}") and _read(text)[1] is None
 
     def whole(self) -> Call:
         """Return the call."""
         assert self.id is not None
-        text = "".join(self._pieces)
-        if text.startswith("{}"):
-            text = text[2:]  # some begin with an empty object, and send the true one behind it
-        arguments, fault = (self._object, None) if self._object is not None and not text else _read(text)
-        if self._size > MAX_ARGUMENTS:
-            arguments, fault = None, f"The arguments are longer than {MAX_ARGUMENTS} bytes."
-        elif fault is None and not isinstance(arguments, dict):
-            arguments, fault = None, "The arguments are not a JSON object."
+        arguments, fault = self._understood()
+        text = self._text()
         if self._object is not None or fault is not None or not isinstance(_decoded(text), dict):
             text = msgspec.json.encode(arguments or {}).decode()
-        name = self.name or ""
+        item = self.item(self.id, text)
+        return Call(self.id, item["function"]["name"], arguments, fault, item)
+
+    def item(self, id: str, arguments: str) -> Json:
+        """Return the call as it stands in a message, with these arguments."""
         extras = {key: value for key, value in self._extras.whole().items() if value is not None}
-        function = {**(extras.get("function") or {}), "name": name, "arguments": text}
-        return Call(
-            self.id, name, arguments, fault, {**extras, "id": self.id, "type": "function", "function": function}
-        )
+        function = {**(extras.get("function") or {}), "name": self.name or "", "arguments": arguments}
+        return {**extras, "id": id, "type": "function", "function": function}
+
+    @property
+    def is_whole(self) -> bool:
+        """True when its arguments are a JSON object, or there are none."""
+        return self._understood()[1] is None
+
+    @property
+    def arguments(self) -> str:
+        """The arguments as a JSON object; as they came when they are none."""
+        arguments, fault = self._understood()
+        text = self._text()
+        if fault is None and isinstance(_decoded(text), dict):
+            return text
+        return text if fault is not None and text else msgspec.json.encode(arguments or self._object or {}).decode()
+
+    def _text(self) -> str:
+        text = "".join(self.pieces)
+        # Some begin with an empty object, and send the true one behind it.
+        return text[len(NOTHING) :] if text.startswith(NOTHING) else text
+
+    def _understood(self) -> tuple[Json | None, str | None]:
+        """Return the arguments, and what is wrong with them."""
+        text = self._text()
+        arguments, fault = (self._object, None) if self._object is not None and not text else _read(text)
+        if self._size > MAX_ARGUMENTS:
+            return None, f"The arguments are longer than {MAX_ARGUMENTS} bytes."
+        if fault is None and not isinstance(arguments, dict):
+            return None, "The arguments are not a JSON object."
+        return arguments, fault
 
 
 def _read(text: str) -> tuple[Any, str | None]:

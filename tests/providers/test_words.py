@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -127,6 +128,11 @@ def chunks(draw: st.DrawFn) -> bytes:
     return spelt(data)
 
 
+def without_id(frame: bytes) -> bytes:
+    """Return a frame without the id that each reader makes up for a call."""
+    return re.sub(rb'"id":"[0-9a-f]{9}"', b'"id":""', frame)
+
+
 @steady
 @given(st.lists(chunks(), min_size=1, max_size=12))
 @example([spelt({"id": "c", "choices": [{"index": 0, "delta": {"content": text}}]}) for text in ("a", "b", "c")])
@@ -137,8 +143,8 @@ def test_the_quick_way_is_of_one_mind_with_the_slow_one(frames: list[bytes]) -> 
         chunk = quick.words(each)
         found = [chunk] if chunk is not None else quick.feed(each)
         known = slow.feed(each)
-        assert [(one.frame, one.text, one.speaks) for one in found] == [
-            (one.frame, one.text, one.speaks) for one in known
+        assert [(without_id(one.frame), one.text, one.speaks) for one in found] == [
+            (without_id(one.frame), one.text, one.speaks) for one in known
         ]
         assert (quick.done, quick.finished, quick.failure is None) == (slow.done, slow.finished, slow.failure is None)
 

@@ -20,6 +20,7 @@ from ..errors import BadRequest, UpstreamError, UpstreamProtocolError, UpstreamS
 from ..turn import Turn
 from ..wire import FrameReader, HttpRequest
 from ._errors import read_error, refusal
+from ._strict import Strict
 from ._words import Likeness
 
 PATH = "/chat/completions"
@@ -93,6 +94,7 @@ class Decoder:
         self.skipped = 0
         self._frames = FrameReader()
         self._likeness = Likeness()
+        self._strict = Strict()
         # What every chunk of the reply must say; the first chunk that has something to say sets it.
         self._stencil: dict[str, Any] = {
             "id": turn_id,
@@ -138,7 +140,7 @@ class Decoder:
                 if frame[:12] == b"data: [DONE]":
                     self.done = True
                     for chunk in self._endings():
-                        chunks += self._named(chunk)
+                        chunks += self._mended(chunk)
                 else:
                     chunks += self._take(frame)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -166,7 +168,7 @@ class Decoder:
             return []
         if choices:
             chunk = self._note(chunk, choices)
-            return [] if self.failure is not None else self._named(chunk)
+            return [] if self.failure is not None else self._mended(chunk)
         if look.usage is not None and not self._wants_usage:
             return []
         return self._named(chunk if choices is not None else chunk.changed(choices=[]))
@@ -200,6 +202,12 @@ class Decoder:
         self.finished = bool(self._finished) and self._seen <= self._finished
         self._flows = self._flows and not self._finished and self._seen == {0}
         return chunk
+
+    def _mended(self, chunk: Chunk) -> list[Chunk]:
+        """Return a chunk with the reply's one id, and calls in the strict form. Who calls nothing pays nothing."""
+        if not self._called:
+            return self._named(chunk)
+        return [named for each in self._strict.mend(chunk) for named in self._named(each)]
 
     def _named(self, chunk: Chunk) -> list[Chunk]:
         """Give a chunk the reply's one id; the first one brings those that waited for it."""
