@@ -213,6 +213,38 @@ async def test_a_second_request_is_rationed_and_a_filler_is_not() -> None:
     assert 3 <= asked.count("second") <= 5
 
 
+# --- half a call ----------------------------------------------------------------------------------
+
+HALF = [script.role(), script.tool_call("transfer", '{"amount": 1', id="call_1"), script.text("")]
+
+
+@pytest.mark.parametrize(
+    "end", [[script.close()], [], [script.error_event(), script.end()]], ids=["cut", "stall", "error"]
+)
+@pytest.mark.parametrize("count", [1, 2])
+async def test_half_a_call_is_never_followed_by_words(end: list[Any], count: int) -> None:
+    """An engine would take them, and the `stop` behind them, for the call's end, and run half a transfer."""
+    models = [[script.head(200, script.EVENT_STREAM), *HALF, *end], says(FRIEND)]
+    for more in ({}, {"turn_timeout": 2.0}):
+        score = await talk(models=models[:count] if count > 1 else models[0], **{**SETTINGS, **more})
+        assert score.status == 200 and not score.done and score.finish_reason is None and score.text == ""
+        assert score.error is not None and score.left_open == 0
+
+
+async def test_half_a_call_of_a_tool_of_ours_is_followed_by_the_apology() -> None:
+    """The engine saw nothing of it: the caller hears a word, and the call is made by nobody."""
+    app, ran = App(model="m", apology=SORRY), []
+
+    @app.tool
+    def transfer(amount: int) -> str:
+        """Transfer money."""
+        ran.append(amount)
+        return "Done."
+
+    score = await talk(app, models=[script.head(200, script.EVENT_STREAM), *HALF, script.close()])
+    assert score.text == SORRY and score.done and ran == []
+
+
 # --- sentences ------------------------------------------------------------------------------------
 
 

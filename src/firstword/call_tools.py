@@ -143,6 +143,7 @@ class _Rounds:
             await self._call_next(turn, answer)
             self._uses.were_told()
         finally:
+            turn.is_calling = False  # no call leaves before it is whole
             if not request.get("model") and turn.request.get("model"):
                 request["model"] = turn.request["model"]
             turn.request = request

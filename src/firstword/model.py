@@ -116,6 +116,8 @@ def remote(
             except UpstreamError as error:
                 error.began = relay.began
                 raise
+            finally:
+                turn.is_calling = decoder.calling
             connection.drain()
         finally:
             connection.release()

@@ -196,6 +196,8 @@ class _Race:
         for lane in lanes.values():
             lane.leave()
         await asyncio.gather(*lanes, return_exceptions=True)
+        if self.winner is not None:
+            self.turn.is_calling = self.winner.turn.is_calling
         self.winner = None  # the race and its lanes know each other: all is let go of at once, without the collector
 
 

@@ -141,6 +141,7 @@ class Turn:
     silent: bool = False  # an answer without a word is meant: no other model is asked, nothing is said instead
     filled: bool = False  # a filler was said
     apologised: bool = False  # the apology was said
+    is_calling: bool = False  # the model was cut off within a call of a tool, of which half was passed on
     attempts: list[Attempt] = field(default_factory=list)  # all requests, when there could be more than one
     stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
     called: list[Called] = field(default_factory=list)  # the tools that ran here, in the order of their results

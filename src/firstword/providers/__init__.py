@@ -26,6 +26,10 @@ class Decoder(Protocol):
     def finished(self) -> bool:
         """The answer is whole, though more (usage, the end mark) may follow."""
 
+    @property
+    def calling(self) -> bool:
+        """A call of a tool has begun, and its answer has not ended: what was passed on may be half a call."""
+
     def words(self, data: bytes) -> Chunk | None:
         """Return the chunk that `data` is, when that is seen without reading it: the quick way; else None."""
 

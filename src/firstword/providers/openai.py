@@ -112,6 +112,11 @@ class Decoder:
         self._wants_usage = wants_usage
         self._secret = secret
 
+    @property
+    def calling(self) -> bool:
+        """A call of a tool has begun, and its answer has not ended."""
+        return not self._called <= self._finished
+
     def words(self, data: bytes) -> Chunk | None:
         """Return the chunk that `data` is, when it is one of words like those before; None if `feed` has to read it."""
         return self._likeness.read(data) if self._flows and not self._frames.rest else None

@@ -36,7 +36,7 @@ def said_instead(turn: Turn, writer: Begun) -> str | None:
     if not writer.status:
         final = isinstance(error, UpstreamError) and not (error.retryable or isinstance(error, SPOKEN_FOR))
         return None if final or isinstance(error, (RequestError, Stopping)) else policy.apology
-    if writer.last is None or _calls(writer.last) or (writer.has_spoken and _ends(writer.last)):
+    if writer.last is None or turn.is_calling or _calls(writer.last) or (writer.has_spoken and _ends(writer.last)):
         return None  # half a call to a tool: words behind it would be taken for its end; or nothing is missing
     how = policy.after_a_cut
     if not writer.has_spoken or (turn.filled and turn.timeline.spoke is None):
