@@ -12,7 +12,7 @@ from caller import Caller, Heard
 from served import Served
 from tool_streams import MEANS, PARIS, STREAMS, TOOLS, TWO, answer, call, delta
 
-from firstword import App
+from firstword import App, ConfigError, HTTPTool
 from firstword.testing import Upstream, script
 
 Serve = Callable[[App], Served]
@@ -288,3 +288,17 @@ async def test_a_turn_with_tools_has_one_answer(app: App, serve: Serve, upstream
     """`n: 2`: of two answers that call, only one could be gone on with."""
     await Caller(serve(app).url).says(user=marker, scripts=[FIRST, SAID], n=2)
     assert [body["n"] for body in await asked(upstream, marker, 2)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("platform", "name"), [("elevenlabs", "end_call"), ("elevenlabs", "skip_turn"), ("vapi", "transferCall")]
+)
+def test_a_name_that_the_engine_always_has_is_refused_at_start(platform: str, name: str) -> None:
+    """The engine would run its own, and we ours: nobody could say which one the model meant."""
+    app = App(platform=platform)
+    said = f"The voice engine has a tool '{name}' of its own"
+    with pytest.raises(ConfigError, match=said):
+        app.tool(name=name)(lambda: "Done.")
+    with pytest.raises(ConfigError, match=said):
+        app.add_tools(HTTPTool(name, url="https://api.example/end", description="End it."))
+    App().tool(name=name, description="Another engine has no such tool.")(lambda: "Done.")

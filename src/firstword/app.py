@@ -117,7 +117,7 @@ class App:
         self._before: list[Hook] = []
         self._on_chunk: list[ChunkHook] = []
         self._after: list[Hook] = []
-        self._toolbox = Toolbox()
+        self._toolbox = Toolbox(getattr(self._platform, "engine_tools", frozenset()))
         self._jobs = Jobs()
         self._opening: asyncio.Future[None] | None = None  # of the tools' sources
         self._server: Server | None = None

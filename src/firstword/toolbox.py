@@ -22,9 +22,10 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 class Toolbox:
-    """Tools by their names. The first one that has a name keeps it."""
+    """Tools by their names. The first one that has a name keeps it; `engines` are names that are not to be had."""
 
-    def __init__(self) -> None:
+    def __init__(self, engines: frozenset[str] = frozenset()) -> None:
+        self._engines = engines
         self._tools: dict[str, Tool] = {}
         self._sources: list[Source] = []
         self._warned: set[str] = set()
@@ -34,7 +35,7 @@ class Toolbox:
 
     def copy(self) -> Toolbox:
         """Return another one with the same tools and sources."""
-        twin = Toolbox()
+        twin = Toolbox(self._engines)
         twin._tools, twin._sources = dict(self._tools), list(self._sources)
         return twin
 
@@ -58,6 +59,11 @@ class Toolbox:
         is_source = is_made and isinstance(thing, Source)
         if is_tool:
             _check(thing)
+            if thing.name in self._engines:
+                raise ConfigError(
+                    f"The voice engine has a tool {thing.name!r} of its own.",
+                    hint="give yours another name; to hang up or transfer, use turn.end_call() or turn.transfer(to)",
+                )
             if thing.name in self._tools:
                 raise ConfigError(f"There are two tools {thing.name!r}.", hint="give one of them another name")
             self._tools[thing.name] = thing

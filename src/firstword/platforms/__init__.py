@@ -12,6 +12,8 @@ from ..turn import Turn
 class Platform(Protocol):
     """Reads one voice engine's requests, and knows how it wants to be spoken to."""
 
+    engine_tools: frozenset[str]  # names that the engine's own tools always have: no tool of an App may be called so
+
     def read(
         self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
     ) -> Turn:

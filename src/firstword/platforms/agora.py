@@ -29,6 +29,8 @@ _ROOT_FIELDS = ENGINE_FIELDS | IDENTITY_FIELDS
 class Agora:
     """Read a request of Agora's engine, or of any client that speaks OpenAI's."""
 
+    engine_tools: frozenset[str] = frozenset()
+
     def read(
         self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
     ) -> Turn:

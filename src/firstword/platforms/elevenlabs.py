@@ -23,9 +23,23 @@ MAX_POSITION = 2  # digits; a phone number has more
 # The parameters of system tools that the engine speaks, whichever of them a tool has.
 SPOKEN = ("system__message_to_speak", "message", "client_message")
 
+SYSTEM_TOOLS = frozenset(
+    {
+        "end_call",
+        "language_detection",
+        "play_keypad_touch_tone",
+        "skip_turn",
+        "transfer_to_agent",
+        "transfer_to_number",
+        "voicemail_detection",
+    }
+)
+
 
 class ElevenLabs:
     """Read a request of an ElevenLabs agent."""
+
+    engine_tools: frozenset[str] = SYSTEM_TOOLS
 
     def read(
         self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None

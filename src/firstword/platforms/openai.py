@@ -24,6 +24,8 @@ FIELDS: tuple[tuple[str, type, str], ...] = (
 class OpenAI:
     """Read a request as the OpenAI API describes it."""
 
+    engine_tools: frozenset[str] = frozenset()
+
     def read(
         self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
     ) -> Turn:

@@ -22,6 +22,8 @@ END, TRANSFER = "endCall", "transferCall"
 class Vapi:
     """Read a request of a Vapi assistant."""
 
+    engine_tools: frozenset[str] = frozenset({END, TRANSFER})
+
     def read(
         self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
     ) -> Turn:
