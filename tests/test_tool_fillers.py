@@ -16,7 +16,7 @@ from firstword import App, Chunk
 from firstword.answer import Answer, Spoken
 from firstword.providers.openai import Decoder
 from firstword.testing import Upstream, script
-from firstword.turn import Turn
+from firstword.turn import Seen, Turn
 
 Serve = Callable[[App], Served]
 CALL = script.tool_call("look", "{}", id="c1")
@@ -267,15 +267,19 @@ def test_an_answer_that_calls_nothing_passes_undecoded_and_at_once() -> None:
             of(chunk)
         return time.perf_counter() - began
 
+    def way() -> Callable[[Chunk], bool] | None:
+        turn, writer = Turn(request={"messages": []}), Writer()
+        return Seen(turn, Answer(Spoken(turn, writer), ends=True).see, writer).at_once
+
     chunks = relayed(2000)
-    answer = Answer(Spoken(Turn(request={"messages": []}), Writer()), ends=True).at_once
+    answer = way()
     assert answer is not None and all(map(answer, chunks))
     assert all(mine is theirs for mine, theirs in zip(passed, chunks, strict=True))
     assert all(chunk._data is None for chunk in chunks[1:])  # the first is read by the decoder
 
     through, reading = [], []
     for _ in range(10):
-        answer = Answer(Spoken(Turn(request={"messages": []}), Writer()), ends=True).at_once
+        answer = way()
         assert answer is not None
         through.append(seconds(answer, chunks))
         reading.append(seconds(lambda chunk: Chunk(chunk.data).frame, relayed(2000)))

@@ -7,7 +7,7 @@ follows an answer: a turn that fails, or whose caller leaves, has none.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from .chunk import Chunk
 from .errors import ActionError
 from .platforms import Platform
 from .transport import Transport
-from .turn import CallNext, Send, Stage, Turn
+from .turn import CallNext, Seen, Send, Stage, Turn
 
 # How long words take to be spoken, on the long side: who is cut off in a farewell minds more than who waits a moment.
 SPEECH_LEAD = 2.0  # seconds from a word that we send until it is heard: the network, the voice, a filler before it
@@ -78,7 +78,7 @@ def act(*, only_hooks: bool, waits: bool) -> Stage:
             turn.silent = turn.silent or not (turn.deed.say or turn.deed.call)  # a hook asked: no model has to speak
         else:
             try:
-                await call_next(turn, ending)
+                await call_next(turn, Seen(turn, ending.see, send))
             except Exception:
                 await ending.give_back()
                 raise
@@ -88,42 +88,19 @@ def act(*, only_hooks: bool, waits: bool) -> Stage:
 
 
 class _Ending:
-    """The `send` of the rest: notes what passes, and keeps the ending back when something has to come before it."""
+    """Notes what passes, and keeps the ending back when something has to come before it."""
 
     def __init__(self, turn: Turn, send: Send, *, waits: bool) -> None:
         self._turn = turn
         self._send = send
-        self._write: Callable[[Chunk], bool] | None = getattr(send, "at_once", None)
         self._waits = waits
         self._held: list[Chunk] = []
         self._texts: list[str] = []
         self._calls: list[Chunk] = []
         self._first: Chunk | None = None  # what every other chunk of the reply agrees with
         self._spoke: float | None = None
-        self._is_corked = False  # what was sent last waits for what comes next
 
-    async def __call__(self, chunk: Chunk) -> None:
-        """Send one chunk on, or keep it."""
-        seen = self._seen(chunk)
-        if seen is not None:
-            await self._send(seen)
-
-    @property
-    def at_once(self) -> Callable[[Chunk], bool] | None:
-        """What sends without waiting; None when that cannot be."""
-        return None if self._write is None else self._at_once
-
-    def _at_once(self, chunk: Chunk) -> bool:
-        assert self._write is not None
-        seen = self._seen(chunk)
-        if seen is None:
-            # What waits for this chunk must not wait any longer: False has it flushed.
-            was_corked, self._is_corked = self._is_corked, False
-            return not was_corked
-        self._is_corked = self._turn.corked
-        return self._write(seen)
-
-    def _seen(self, chunk: Chunk) -> Chunk | None:
+    def see(self, chunk: Chunk) -> Chunk | None:
         """Return what of a chunk leaves now."""
         if self._held:
             self._held.append(chunk)

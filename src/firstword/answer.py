@@ -5,7 +5,6 @@ As long as an answer calls nothing its chunks leave as they came, in the socket'
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from .calls import Calls, added, going_on, without_calls
@@ -60,7 +59,7 @@ class Spoken:
 
 
 class Answer:
-    """The `send` of one answer. `calls` are what it calls; `held` is its finish_reason when that was not sent on.
+    """One answer, seen chunk by chunk: `calls` are what it calls, `held` is its finish_reason when that was kept back.
 
     `ends`: its ending is that of the reply, unless it calls something.
     """
@@ -71,43 +70,18 @@ class Answer:
         self.usage: Any = None
         self.held: str | None = None
         self._spoken = spoken
-        self._turn = spoken.turn
-        self._send = spoken.send
-        self._write: Callable[[Chunk], bool] | None = getattr(spoken.send, "at_once", None)
         self._ends = ends
         self._joins = spoken.first is not None  # the reply has begun without this answer
         self._is_plain = ends and not self._joins and spoken.usage is None
         self._size = 0
         self._has_begun = False
-        self._is_corked = False  # what was sent last waits for what comes next
 
     @property
     def has_words(self) -> bool:
         """True when it says something."""
         return any(map(_says_something, self.kept))
 
-    async def __call__(self, chunk: Chunk) -> None:
-        """Send on what may leave of one chunk."""
-        seen = self._seen(chunk)
-        if seen is not None:
-            await self._send(seen)
-
-    @property
-    def at_once(self) -> Callable[[Chunk], bool] | None:
-        """What sends without waiting; None when that cannot be."""
-        return None if self._write is None else self._at_once
-
-    def _at_once(self, chunk: Chunk) -> bool:
-        assert self._write is not None
-        seen = self._seen(chunk)
-        if seen is None:
-            # What waits for this chunk must not wait any longer: False has it flushed.
-            was_corked, self._is_corked = self._is_corked, False
-            return not was_corked
-        self._is_corked = self._turn.corked
-        return self._write(seen)
-
-    def _seen(self, chunk: Chunk) -> Chunk | None:
+    def see(self, chunk: Chunk) -> Chunk | None:
         """Return what of a chunk leaves now."""
         if self._size < MAX_KEPT:
             self._size += len(chunk.frame)

@@ -19,7 +19,7 @@ from .jobs import Jobs
 from .platforms import Platform
 from .toolbox import Toolbox, definition, name_of
 from .tools import Tool
-from .turn import CallNext, Send, Stage, Turn
+from .turn import CallNext, Seen, Send, Stage, Turn
 from .use import Limits, Uses
 
 HANDED_ON = "Handed on to the voice engine, which does it after this reply. Do not call it again."
@@ -140,7 +140,7 @@ class _Rounds:
         if number:
             timeline.spoke = None  # each answer has its own time for the first word
         try:
-            await self._call_next(turn, answer)
+            await self._call_next(turn, Seen(turn, answer.see, self._spoken.send))
             self._uses.were_told()
         finally:
             turn.is_calling = False  # no call leaves before it is whole

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .calls import going_on
 from .chunk import Chunk, Unspoken
 from .clock import Timer
 from .errors import UpstreamSilent
@@ -164,17 +165,5 @@ def _chosen(turn: Turn) -> str:
 
 
 def _joined(named: dict[str, Any], chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Return chunks as parts of a reply that has begun, so `named`: nobody says again who speaks."""
-    joined = []
-    for chunk in chunks:
-        choices = [_without_role(choice) for choice in chunk.data.get("choices") or []]
-        if not choices or any(choice.get("finish_reason") or choice["delta"] for choice in choices):
-            joined.append(chunk.changed(**named, choices=choices))
-    return joined
-
-
-def _without_role(choice: dict[str, Any]) -> dict[str, Any]:
-    delta = {name: value for name, value in (choice.get("delta") or {}).items() if name != "role"}
-    if delta.get("content") == "":
-        del delta["content"]
-    return {**choice, "delta": delta}
+    """Return chunks as parts of a reply that has begun, so `named`."""
+    return [joined for chunk in chunks if (joined := going_on(chunk, named)) is not None]

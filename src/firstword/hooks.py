@@ -35,7 +35,7 @@ def on_chunk(hooks: Sequence[ChunkHook]) -> Stage:
                 chunk = hook(turn, chunk) or chunk
             return chunk
 
-        await call_next(turn, Seen(see, send))
+        await call_next(turn, Seen(turn, see, send))
 
     return show
 

@@ -278,16 +278,23 @@ def foreign(stage: Stage) -> Stage:
 
 
 class Seen:
-    """A `send` on whose way `see` looks at each chunk, or makes another of it; as it never waits it keeps `at_once`."""
+    """A `send` on whose way `see` looks at each chunk, and says which one goes on in its place; None keeps it back.
 
-    def __init__(self, see: Callable[[Chunk], Chunk], send: Send) -> None:
+    As that never waits, `at_once` is kept.
+    """
+
+    def __init__(self, turn: Turn, see: Callable[[Chunk], Chunk | None], send: Send) -> None:
+        self._turn = turn
         self._see = see
         self._send = send
         self._at_once: Callable[[Chunk], bool] | None = getattr(send, "at_once", None)
+        self._is_corked = False  # what was sent last waits for what comes next
 
     async def __call__(self, chunk: Chunk) -> None:
         """Send what `see` makes of a chunk."""
-        await self._send(self._see(chunk))
+        seen = self._see(chunk)
+        if seen is not None:
+            await self._send(seen)
 
     @property
     def at_once(self) -> Callable[[Chunk], bool] | None:
@@ -296,7 +303,13 @@ class Seen:
 
     def _see_at_once(self, chunk: Chunk) -> bool:
         assert self._at_once is not None
-        return self._at_once(self._see(chunk))
+        seen = self._see(chunk)
+        if seen is None:
+            # What waits for this chunk must not wait any longer: False has it flushed.
+            was_corked, self._is_corked = self._is_corked, False
+            return not was_corked
+        self._is_corked = self._turn.corked
+        return self._at_once(seen)
 
 
 def compose(stages: Sequence[Stage], model: CallNext) -> CallNext:
