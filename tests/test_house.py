@@ -16,7 +16,7 @@ Sources = Mapping[str, str]  # by the full name of a module, or the path of a fi
 
 # Which floor a room is on. A file imports from its own floor or lower ones, and never in a circle.
 FLOORS = {
-    **dict.fromkeys(["errors", "clock", "threads"], 1),
+    **dict.fromkeys(["errors", "clock", "threads", "mistakes"], 1),
     **dict.fromkeys(["wire", "admission", "policy", "health", "settings", "plugins", "schema", "addresses"], 2),
     **dict.fromkeys(["action", "chunk", "collect", "calls", "transport"], 3),
     **dict.fromkeys(["turn"], 4),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from .action import Action
 from .calls import Call
 from .errors import ActionError, ToolError
 from .jobs import END_TIMEOUT, Job, Jobs, Outcome, moment_of
+from .mistakes import log_mistake
 from .tools import Tool
 from .turn import Called, Turn
 
@@ -148,7 +148,7 @@ async def outcome_of(tool: Tool, arguments: dict[str, Any], turn: Turn, limits: 
         said = f"Error: {error.message}" + (f" {error.hint}" if error.hint else "")
         return Outcome(cut(said, limits.result), "refused")
     except (Exception, SystemExit) as error:  # a task must not raise SystemExit: asyncio would end the server
-        _log_mistake(tool.name, turn.id, error, limits.debug)
+        log_mistake(f"mistake in a tool id={turn.id} name={tool.name}", error, debug=limits.debug)
         return Outcome("Error: the tool failed.", "failed")
 
 
@@ -185,15 +185,3 @@ def _result(task: asyncio.Task[Outcome]) -> Outcome:
     if task.cancelled():  # by the tool itself: nobody else cancels what is waited for
         return Outcome("Error: the tool was cancelled.", "failed")
     return task.result()
-
-
-def _log_mistake(name: str, turn_id: str, error: BaseException, debug: bool) -> None:
-    """Log where a tool made a mistake; what it says may be a caller's words, so only on request."""
-    if debug:
-        log.error("mistake in a tool id=%s name=%s", turn_id, name, exc_info=error)
-        return
-    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
-    log.error(
-        "mistake in a tool id=%s name=%s type=%s at=%s hint: FIRSTWORD_DEBUG=1 shows what it says",
-        *(turn_id, name, type(error).__name__, " > ".join(places[-4:])),
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +17,7 @@ from .. import clock
 from ..admission import Gate
 from ..clock import Timer, timeout, was_cancelled
 from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamSilent, UpstreamTimeout
+from ..mistakes import log_mistake
 from ..platforms import Platform
 from ..policy import Policy
 from ..telemetry import Counts
@@ -294,17 +294,7 @@ class Server:
 
     def _log_bug(self, turn: Turn | None, error: BaseException) -> None:
         """Log where a mistake was made; what it says may be a caller's words, so only on request."""
-        name = "" if turn is None else turn.id
-        if self._debug:
-            log.error("mistake id=%s", name, exc_info=error)
-            return
-        places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
-        log.error(
-            "mistake id=%s type=%s at=%s hint: FIRSTWORD_DEBUG=1 shows what it says",
-            name,
-            type(error).__name__,
-            " > ".join(places[-4:]),
-        )
+        log_mistake(f"mistake id={turn.id if turn is not None else ''}", error, debug=self._debug)
 
 
 def _more_facts(turn: Turn) -> str:
