@@ -242,6 +242,16 @@ def test_a_bug_in_the_file_shows_where_it_is(run: Run, tmp_path: Path) -> None:
     process = run(FIRSTWORD, "serve", "mine.py", *LOCAL)
     assert process.ends() == 1
     assert 'mine.py", line 2' in process.output and "NameError: name 'nonsense' is not defined" in process.output
+    assert process.output.count("  File ") == 1 and "cli.py" not in process.output  # nothing of how we came to it
+
+
+def test_a_file_that_is_no_python_shows_the_line(run: Run, tmp_path: Path) -> None:
+    """A bracket is missing: nothing of the file was run, so there is no step of it to show but the line."""
+    (tmp_path / "mine.py").write_text("import firstword\napp = firstword.App(\n")
+    process = run(FIRSTWORD, "serve", "mine.py", *LOCAL)
+    assert process.ends() == 1
+    assert 'mine.py", line 2' in process.output and "SyntaxError: " in process.output
+    assert process.output.count("  File ") == 1
 
 
 @pytest.mark.parametrize(

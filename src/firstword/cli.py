@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,4 +107,21 @@ def _load(file: Path) -> App:
 
 def main() -> None:
     """Run the command."""
-    cli()
+    try:
+        cli()
+    except Exception as error:
+        _tell(error)
+        raise SystemExit(1) from None
+
+
+def _tell(error: Exception) -> None:
+    """Print a traceback; of a mistake in the user's file only what lies within it, as `python file.py` would."""
+    steps, trace = [], error.__traceback__
+    while trace is not None:
+        steps.append(trace)
+        trace = trace.tb_next
+    loading = [at for at, step in enumerate(steps) if step.tb_frame.f_code is _load.__code__]
+    if loading:
+        within = [step for step in steps[loading[0] + 1 :] if "importlib" not in step.tb_frame.f_code.co_filename]
+        error = error.with_traceback(within[0] if within else None)  # none: a line that is no Python
+    traceback.print_exception(error)
