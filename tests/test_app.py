@@ -273,6 +273,17 @@ def test_models_are_a_list() -> None:
     """`App(models="gpt")` is no list of the models g, p and t."""
     with pytest.raises(ConfigError, match="not a list"):
         App("gpt")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"(?s)neither a name nor a Model.*hint: write models=\["):
+        App([{"name": "gpt"}])  # type: ignore[list-item]
+
+
+def test_a_function_without_a_name_is_refused() -> None:
+    """`@app.model` was written like `@app.tool`: without its name nobody could ever ask for it."""
+    with pytest.raises(ConfigError, match=r'hint: write @app.model\("parrot"\)'):
+
+        @App().model  # type: ignore[arg-type]
+        async def parrot(turn: Turn) -> str:
+            return turn.text
 
 
 async def test_a_cancellation_of_somebody_elses_is_a_mistake(serve: Serve, upstream: Upstream) -> None:

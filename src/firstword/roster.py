@@ -146,6 +146,8 @@ def as_model(model: Model | str) -> Model:
     """Read "gpt-5-mini" or "openai:gpt-5-mini"; a colon within a model's own name ("llama3:8b") stays."""
     if isinstance(model, Model):
         return model
+    if not isinstance(model, str):
+        raise ConfigError("One of `models` is neither a name nor a Model.", hint="write models=[Model('gpt-5-mini')]")
     if model == EMBEDDED:
         return Model(EMBEDDED, provider=EMBEDDED)
     prefix, colon, name = model.partition(":")
@@ -155,7 +157,9 @@ def as_model(model: Model | str) -> Model:
 
 
 def check_new(name: str, others: Iterable[str]) -> None:
-    """Raise ConfigError when another model has this name."""
+    """Raise ConfigError when this is no name, or another model has it."""
+    if not isinstance(name, str):  # `@app.model` without its brackets gives us the function
+        raise ConfigError("A model of your own has no name.", hint='write @app.model("parrot")')
     if name in others:
         raise ConfigError(f"There are two models {name!r}.", hint="give one of them another name")
 
