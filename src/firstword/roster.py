@@ -125,12 +125,17 @@ class Roster:
 
     async def unready(self) -> list[str]:
         """Return what keeps the server from serving, a sentence each."""
-        urls = {where(model, self._base_url) for model in self._remotes}
-        checks = [self._transport.reach(url) for url in sorted(urls)]
-        results = await asyncio.gather(*checks, return_exceptions=True)
-        reasons = [result.message for result in results if isinstance(result, UpstreamError)]
+        names: dict[str, list[str]] = {}  # of the models at each URL
+        for model in self._remotes:
+            names.setdefault(where(model, self._base_url), []).append(model.name)
+        results = await asyncio.gather(*map(self._transport.reach, names), return_exceptions=True)
+        reasons = [
+            f"{', '.join(there)}: {result.message}" if len(names) > 1 else result.message
+            for there, result in zip(names.values(), results, strict=True)
+            if isinstance(result, UpstreamError)
+        ]
         # One model within reach is enough to serve.
-        return reasons if len(reasons) == len(urls) else []
+        return reasons if len(reasons) == len(names) else []
 
 
 def where(model: Model, base_url: str) -> str:

@@ -102,6 +102,18 @@ async def test_one_model_within_reach_is_enough(
     assert (await look(Caller(serve(two).url), "/ready"))[0] == 200
 
 
+async def test_of_several_models_each_has_its_reason(serve: Callable[[App], Served], deaf: socket.socket) -> None:
+    """All are away, two of them at one place: the operator sees which reason is whose, and still no host."""
+    there, elsewhere = url_of(deaf), url_of(deaf).replace("/v1", "/v2")
+    away = App(
+        [Model("one", base_url=there), Model("two", base_url=elsewhere), Model("three", base_url=there)], warm=False
+    )
+
+    status, page = await look(Caller(serve(away).url), "/ready")
+    assert (status, [reason.partition(": ")[0] for reason in page["reasons"]]) == (503, ["one, three", "two"])
+    assert "127.0.0.1" not in str(page["reasons"])
+
+
 # --- models ------------------------------------------------------------------------------------------------
 
 
