@@ -163,6 +163,14 @@ def test_all_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         App()
 
 
+def test_a_value_that_is_none_of_several_kinds_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hedge_after` is a number or a word, so there are two things to say of "fast", and one name to say them of."""
+    monkeypatch.setenv("FIRSTWORD_HEDGE_AFTER", "fast")
+    with pytest.raises(ConfigError, match=r"a valid number.*, or input should be 'p95' or 'none'") as caught:
+        App()
+    assert str(caught.value).count("FIRSTWORD_HEDGE_AFTER") == 1
+
+
 @pytest.mark.parametrize("given", [{"turn_timeout": -1}, {"max_body": "lots"}, {"keys": [42]}])
 def test_a_wrong_argument_is_told_in_the_same_way(given: dict[str, Any]) -> None:
     """The mistake is in the code: it has the setting's one name."""

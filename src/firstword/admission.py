@@ -93,7 +93,7 @@ class Gate:
         digest = _digest(key)
         # Every key is compared, so that the time tells nothing about which one came close.
         if not sum(hmac.compare_digest(digest, known) for known in self._digests):
-            raise Unauthorized("This key is not one of the server's.", hint="ask its operator for a key")
+            raise Unauthorized("This key is not one of the server's.", hint="send one of its FIRSTWORD_KEYS")
         return None
 
     def admit_operator(self, headers: Mapping[str, str], client: Sequence[Any] | None) -> None:

@@ -164,8 +164,11 @@ def load(**given: Any) -> Settings:
         return Settings(**{_alias(name): value for name, value in given.items() if value not in (None, "")})
     except ValidationError as error:
         # Never pydantic's own text: it repeats the value, which may be a key.
-        wrong = "; ".join(f"{_env_name(str(each['loc'][0]))}: {each['msg'].lower()}" for each in error.errors())
-        raise ConfigError(f"A setting is wrong: {wrong}.", hint="see the configuration table in the README") from None
+        wrong: dict[str, list[str]] = {}  # what is said of each name; of a union there is one for each of its types
+        for each in error.errors():
+            wrong.setdefault(_env_name(str(each["loc"][0])), []).append(each["msg"].lower())
+        told = "; ".join(f"{name}: {', or '.join(said)}" for name, said in wrong.items())
+        raise ConfigError(f"A setting is wrong: {told}.", hint="see the configuration table in the README") from None
 
 
 def _alias(field: str) -> str:
