@@ -247,7 +247,8 @@ def test_an_import_is_timed_without_the_interpreter(tmp_path: Path, monkeypatch:
     row = measure.import_time("slow", cores=machine.share_cores().server)
 
     assert row["bare_ms"] > 0
-    assert 50 < row["import_ms"] < 50 + 10 * row["bare_ms"]
+    # Two differences of times: on a busy machine each is off by some.
+    assert 50 - row["bare_ms"] < row["import_ms"] < 50 + 10 * row["bare_ms"]
 
 
 # --- the goals and the pictures, of figures that were made up -------------------------------------------
