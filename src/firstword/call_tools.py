@@ -141,7 +141,6 @@ class _Rounds:
             timeline.spoke = None  # each answer has its own time for the first word
         try:
             await self._call_next(turn, Seen(turn, answer.see, self._spoken.send))
-            self._uses.were_told()
         finally:
             turn.is_calling = False  # no call leaves before it is whole
             if not request.get("model") and turn.request.get("model"):
@@ -150,6 +149,7 @@ class _Rounds:
             if number:
                 timeline.asked, timeline.answered = asked, answered
                 timeline.spoke = timeline.spoke if spoke is None else spoke
+        self._uses.were_told()  # not sooner: the turn's own messages say which turn it is
 
     def _body(self, number: int) -> Json:
         """Return the request of a round."""

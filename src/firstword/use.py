@@ -147,7 +147,9 @@ async def outcome_of(tool: Tool, arguments: dict[str, Any], turn: Turn, limits: 
     except (ToolError, ActionError) as error:
         said = f"Error: {error.message}" + (f" {error.hint}" if error.hint else "")
         return Outcome(cut(said, limits.result), "refused")
-    except (Exception, SystemExit) as error:  # a task must not raise SystemExit: asyncio would end the server
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit would end the server, any other the turn, and each one that is told it
         log_mistake(f"mistake in a tool id={turn.id} name={tool.name}", error, debug=limits.debug)
         return Outcome("Error: the tool failed.", "failed")
 
@@ -166,11 +168,11 @@ def text_of(result: Any) -> str:
 
 def cut(text: str, limit: int) -> str:
     """Return a text of at most `limit` bytes, and a note for the model when more was there."""
-    if len(text) <= limit // 4:  # no character takes more than four bytes
+    if text.isascii() and len(text) <= limit:
         return text
-    data = text.encode("utf-8", "replace")
+    data = text.encode("utf-8", "replace")  # half a character cannot be sent: the turn that tells it would fail
     if len(data) <= limit:
-        return text
+        return data.decode()
     return data[:limit].decode("utf-8", "ignore") + f"\n(cut: these are {limit} of {len(data)} bytes; ask for less)"
 
 

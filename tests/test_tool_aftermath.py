@@ -1,0 +1,95 @@
+"""What a tool or a turn leaves behind must not spoil the turns that follow it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from firstword import App, ToolError
+from firstword.testing import Phone, Record, run, says, script, talk, then
+
+CALLS = script.events(script.role(), script.tool_call("book", "{}", id="b1"), script.finish("tool_calls"))
+LINE = {"session_id": "s1"}  # a session whose turns have no number
+LATER = [
+    {"role": "user", "content": "Book it."},
+    {"role": "assistant", "content": "I"},
+    {"role": "user", "content": "Did you?"},
+]
+
+
+class Odd(BaseException):
+    """What is no Exception, as a test framework's own ways to stop are."""
+
+
+def told(record: Record) -> list[str]:
+    """Return the results that a request tells the model."""
+    return [each["content"] for each in record.body["messages"] if each["role"] == "tool"]
+
+
+def app_of(function: Callable[[], Any]) -> App:
+    """Return an App with one tool that commits."""
+    app = App(model="any", platform="agora")
+    app.tool(name="book", commits=True)(function)
+    return app
+
+
+async def is_odd() -> str:
+    await asyncio.sleep(3.0)
+    raise Odd
+
+
+async def says_half_a_character() -> str:
+    await asyncio.sleep(3.0)
+    return "table \ud83d is booked"
+
+
+async def refuses_with_half_a_character() -> str:
+    await asyncio.sleep(3.0)
+    raise ToolError("There is no table \ud83d.")
+
+
+@pytest.mark.parametrize(
+    ("function", "result"),
+    [
+        (is_odd, "Error: the tool failed."),
+        (says_half_a_character, "table ? is booked"),
+        (refuses_with_half_a_character, "Error: There is no table ?."),
+    ],
+)
+async def test_what_a_tool_raises_or_returns_fails_neither_its_turn_nor_the_next(
+    function: Callable[[], Any], result: str
+) -> None:
+    """A BaseException, and a text that UTF-8 cannot hold: told in the turn, or after an interruption in the next."""
+    whole = await talk(app_of(function), models=then(CALLS, says("Well.")), request=LINE)
+
+    async def later() -> Any:
+        async with Phone(app_of(function), models=then(CALLS, says("Well."))) as phone:
+            await phone.talk("Book it.", leaves=1.0, request=LINE)
+            await asyncio.sleep(5.0)
+            return await phone.talk(LATER, request=LINE)
+
+    assert whole == [(3.0, "Well.")] and told(whole.seen[1]) == [result]
+    score = await run(later)
+    assert score == [(0.0, "Well.")] and told(score.seen[0]) == [result]
+
+
+async def test_a_late_result_is_told_again_when_a_turn_without_a_number_is_sent_again() -> None:
+    """An engine that counts no turns: the second request of the same turn knows what the first one knew."""
+
+    async def books() -> str:
+        await asyncio.sleep(3.0)
+        return "booked"
+
+    async def calls() -> list[list[str]]:
+        async with Phone(app_of(books), models=then(CALLS, says("Well."))) as phone:
+            await phone.talk("Book it.", leaves=1.0, request=LINE)
+            await asyncio.sleep(5.0)
+            scores = [await phone.talk(LATER, request=LINE) for _ in range(2)]
+            more = [*LATER, {"role": "assistant", "content": "Well."}, {"role": "user", "content": "Thanks."}]
+            scores.append(await phone.talk(more, request=LINE))
+            return [told(score.seen[0]) for score in scores]
+
+    assert await run(calls) == [["booked"], ["booked"], []]
