@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from firstword import App, ToolError
+from firstword import App, ToolError, Turn
+from firstword.calls import Call
+from firstword.jobs import MAX_JOBS, Jobs, Outcome
 from firstword.testing import Phone, Record, run, says, script, talk, then
 
 CALLS = script.events(script.role(), script.tool_call("book", "{}", id="b1"), script.finish("tool_calls"))
@@ -93,3 +95,31 @@ async def test_a_late_result_is_told_again_when_a_turn_without_a_number_is_sent_
             return [told(score.seen[0]) for score in scores]
 
     assert await run(calls) == [["booked"], ["booked"], []]
+
+
+async def test_a_session_that_is_long_on_the_line_keeps_its_newest_result() -> None:
+    """Too many jobs: the oldest results go, and not those of whoever has been here the longest."""
+
+    async def run_job(jobs: Jobs, session: str, number: int) -> int:
+        ran: list[str] = []
+
+        async def book() -> Outcome:
+            ran.append(session)
+            return Outcome("booked", "answered")
+
+        turn = Turn(request={"messages": [{"role": "user", "content": "Hi"}]}, session=session, number=number)
+        await jobs.begin(turn, Call("b1", "book", {}, None, {}), book).task
+        await asyncio.sleep(0.001)  # the time at which it ended, on the clock that jumps
+        return len(ran)
+
+    async def fill() -> tuple[int, int]:
+        jobs = Jobs()
+        await run_job(jobs, "long", 1)
+        for number in range(MAX_JOBS - 1):
+            await run_job(jobs, f"s{number}", 1)
+        first = await run_job(jobs, "long", 2)
+        for session in ("one more", "and another"):
+            await run_job(jobs, session, 1)
+        return first, await run_job(jobs, "long", 2)
+
+    assert await run(fill) == (1, 0)

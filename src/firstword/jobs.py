@@ -120,7 +120,8 @@ class Jobs:
         """Let go of what nobody asks for any more, and of the oldest results when there are too many."""
         now = clock.now()
         count, size = 0, 0
-        for caller, key, job in reversed(list(self._all())):
+        # By when they ended: a session that is long on the line must not lose its newest result for an old one.
+        for caller, key, job in sorted(self._all(), key=lambda each: each[2].ended or now, reverse=True):
             count += 1
             size += job.size
             if job.ended is None:
