@@ -79,7 +79,9 @@ class Toolbox:
         tools = dict(self._tools)
         for source in self._sources:
             for tool in source.tools:
-                if tools.setdefault(tool.name, tool) is not tool:
+                if tool.name in self._engines:
+                    self.warn(tool.name, "the voice engine always has it, ours is left out")
+                elif tools.setdefault(tool.name, tool) is not tool:
                     self.warn(tool.name, "two of ours have it, the first one is used")
         return tools
 
