@@ -6,6 +6,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -321,3 +322,21 @@ async def test_redirects_in_a_circle_end(api: Api, make: Make) -> None:
     api.says("/x", b"", status=302, location="/x")
     assert await refused(make("/x")) == "The API redirects without end."
     assert len(api.asked) == 4
+
+
+async def test_an_answer_that_drips_without_end_is_left(api: Api, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then, and a tool that commits, without a time of its own: nobody else would ever end it."""
+
+    async def drips(api: Api, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        gone = asyncio.ensure_future(receive())
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await asyncio.wait({gone}, timeout=0.05)
+
+    monkeypatch.setattr("firstword.tools.http.LONGEST_WAIT", 0.4)
+    api.answers["/drips"] = drips
+
+    message = await refused(make("/drips", method="POST"))
+
+    assert message == "The API did not answer within 0.4 seconds. It is not known whether it was done."

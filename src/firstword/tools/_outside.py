@@ -18,7 +18,9 @@ from ..transport import Origin, Transport
 from ..wire import HttpRequest
 
 UNKNOWN = "It is not known whether it was done."
-LONGEST_WAIT = 300.0  # seconds without a byte; a tool's own timeout, or the App's, comes long before
+LONGEST_WAIT = (
+    300.0  # seconds, for a byte and for a whole answer; a tool's own timeout, or the App's, comes long before
+)
 
 log = logging.getLogger("firstword")
 

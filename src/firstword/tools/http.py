@@ -27,7 +27,7 @@ from . import _templates as templates
 from ._answers import told
 from ._checks import NAME, check_headers, check_limits, check_url
 from ._fits import misfits
-from ._outside import UNKNOWN, Answer, Outside
+from ._outside import LONGEST_WAIT, UNKNOWN, Answer, Outside
 from ._templates import MAX_TARGET, MISSING, Template
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -118,17 +118,18 @@ class HTTPTool:
 
         Raises ToolError: arguments that do not fit, no answer, a status of 400 or more, an answer that is too large.
         """
+        within = self.timeout or LONGEST_WAIT  # nobody cancels one that commits, and an API may drip without end
         try:
             wrong = next(misfits(arguments, self.parameters), None)
             if wrong is not None:
                 raise ToolError(wrong)
             request = self._request(arguments)
-            async with clock.timeout(self.timeout):
+            async with clock.timeout(within):
                 answer = await self._ask(request)
             return told(answer, hide=self._secrets)
         except (TimeoutError, asyncio.TimeoutError):
             unknown = f" {UNKNOWN}" if self.commits else ""
-            message = f"The API did not answer within {self.timeout} seconds.{unknown}"
+            message = f"The API did not answer within {within:g} seconds.{unknown}"
             raise ToolError(message, tool=self.name) from None
         except ToolError as error:
             error.tool = error.tool or self.name
