@@ -161,15 +161,27 @@ async def test_a_tools_filler_and_its_words_are_each_heard_once() -> None:
 
 @pytest.mark.parametrize("name", ["weather", "end_call"])
 async def test_what_the_model_calls_of_the_engines_goes_before_it(name: str) -> None:
-    """A call of another tool is counted first; of the same one, there is no second."""
+    """A call of another tool is counted first; of the same one there is no second, and what came last counts."""
     own = script.tool_call(name, "{}", id="w1", index=1)
     both = script.events(
         script.role(), script.tool_call("hang_up", "{}", id="c1"), own, script.finish("tool_calls"), script.done()
     )
     score = await talk(asks_in_a_tool(BYE), models=both, request={"tools": [*ELEVENLABS, tool("weather")]})
 
-    assert calls(score) == [(name, {}), *(ENDED if name == "weather" else [])]
+    assert calls(score) == [*([(name, {})] if name == "weather" else []), *ENDED]
     assert score.text == BYE
+
+
+async def test_the_words_that_stand_in_a_call_are_not_lost_to_the_models_own() -> None:
+    """The engine speaks what stands in its call: what a tool has to say, although the model called it first."""
+    own = tool("end_call", system__message_to_speak=None)
+    said = script.tool_call("end_call", '{"system__message_to_speak":"Whatever."}', id="e1", index=1)
+    both = script.events(
+        script.role(), script.tool_call("hang_up", "{}", id="c1"), said, script.finish("tool_calls"), script.done()
+    )
+    score = await talk(asks_in_a_tool(BYE), models=both, request={"tools": [own]})
+
+    assert calls(score) == [("end_call", {"system__message_to_speak": BYE})]
 
 
 async def test_a_model_learns_that_this_engine_cannot_hang_up() -> None:

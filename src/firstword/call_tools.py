@@ -98,6 +98,9 @@ class _Rounds:
             results = await self._uses.run(ours, lambda: self._fill(ours if is_silent else ()))  # noqa: B023
             if self._turn.action is not None and self._turn.action.words:
                 answer = Answer(self._spoken, ends=True)  # the last words are given: nobody is asked for others
+                asked = self._turn.deed.call if self._turn.deed is not None else None
+                # The same call of the model's came before: it has other words in it, or another destination.
+                self._pending = [call for call in self._pending if asked is None or call.name != asked[0]]
                 break
             self._tell(answer, called, dict(zip((call.id for call in ours), results, strict=True)))
         await self._end(answer)
