@@ -7,6 +7,7 @@ those named, and each of them required, null standing for what may be left out.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -150,7 +151,11 @@ def _scope(function: Callable[..., Any], names: Mapping[str, Any]) -> tuple[Json
     inner: Any = inspect.unwrap(getattr(function, "func", function))
     if not hasattr(inner, "__globals__"):
         inner = type(inner).__call__
-    closure = inspect.getclosurevars(inner).nonlocals if inspect.isfunction(inner) else {}
+    closure: Json = {}
+    if inspect.isfunction(inner):
+        for name, cell in zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # empty: what is defined below the tool, and the tool itself
+                closure[name] = cell.cell_contents
     return getattr(inner, "__globals__", {}), {**names, **closure}
 
 

@@ -111,6 +111,19 @@ def test_the_decorator_gives_back_what_it_decorates() -> None:
     assert app._toolbox.now()["second"].timeout == 3
 
 
+async def test_a_tool_may_use_what_is_defined_below_it_and_itself() -> None:
+    """Tools within a function that makes the App: their helpers stand behind them, and one calls itself."""
+
+    @App().tool
+    def count(down: int) -> str:
+        return f"{down} {count(down - 1)}" if down else end()
+
+    def end() -> str:
+        return "done"
+
+    assert await Function(count).call({"down": 2}, TURN) == "2 1 done"
+
+
 def test_tools_are_added_as_functions_tools_and_strings() -> None:
     """A string names a kind, and what it makes."""
     app = App()
