@@ -225,6 +225,7 @@ async def test_an_answer_that_is_too_large_is_not_read(api: Api, tools: Tools) -
     api.answers["/promise"] = promise
 
     assert await refused(tools("/known", max_bytes=100)) == "The answer has more than 100 bytes. Ask for less."
+    assert "not known whether it was done" in await refused(tools("/known", method="POST", max_bytes=100))
     assert await told(tools("/fits", max_bytes=100)) == "x" * 100
     assert "more than 262144 bytes" in await refused(tools("/promise", timeout=5))
     assert await asyncio.to_thread(api.left.get, True, 5) == "http.disconnect"

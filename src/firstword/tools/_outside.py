@@ -64,12 +64,12 @@ class Outside:
             try:
                 length = connection.headers.get("content-length", "")
                 if length.isdecimal() and int(length[:20]) > max_bytes:
-                    raise _too_large(max_bytes)
+                    raise _too_large(max_bytes, once=fresh)
                 body = bytearray()
                 while data := await connection.read(LONGEST_WAIT):
                     body += data
                     if len(body) > max_bytes:
-                        raise _too_large(max_bytes)
+                        raise _too_large(max_bytes, once=fresh)
                 return Answer(connection.status, dict(connection.headers), bytes(body))
             finally:
                 connection.release()
@@ -91,8 +91,9 @@ class Outside:
             raise ToolError("The API has an address that may not be reached.")
 
 
-def _too_large(max_bytes: int) -> ToolError:
-    return ToolError(f"The answer has more than {max_bytes} bytes. Ask for less.")
+def _too_large(max_bytes: int, *, once: bool) -> ToolError:
+    # Who is told to ask for less asks again; what changes something would be done twice.
+    return ToolError(f"The answer has more than {max_bytes} bytes. {UNKNOWN if once else 'Ask for less.'}")
 
 
 def as_tool_error(error: UpstreamError, *, once: bool = False) -> ToolError:

@@ -174,7 +174,8 @@ class HTTPTool:
 
     def _redirected(self, request: HttpRequest, answer: Answer) -> HttpRequest:
         """Return the request that a redirect asks for. Raises ToolError when it is not followed."""
-        refused = ToolError(f"The API answered {answer.status}, a redirect that is not followed.")
+        unknown = f" {UNKNOWN}" if self.commits else ""
+        refused = ToolError(f"The API answered {answer.status}, a redirect that is not followed.{unknown}")
         location = answer.headers.get("location", "")
         if self.method != "GET" or not location or any(not "!" <= sign <= "~" for sign in location):
             raise refused

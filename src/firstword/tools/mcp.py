@@ -261,11 +261,13 @@ class MCP:
     async def ask(self, tool: MCPTool, arguments: dict[str, Any]) -> Any:
         """Call a tool at the server. Raises ToolError: it is away, it failed, or it took too long."""
         from mcp import MCPError
+        from mcp.types import PARSE_ERROR
 
         client = self._client
         if client is None:
             raise ToolError("The server of this tool is away.", tool=tool.name)
         unknown = f" {UNKNOWN}" if tool.commits else ""
+        garbled = f"The tool's server gave no answer that could be understood.{unknown}"
         try:
             async with clock.timeout(tool.timeout):
                 said = await client.call_tool(tool.theirs, arguments, read_timeout_seconds=LONGEST_WAIT)
@@ -276,12 +278,14 @@ class MCP:
             message = f"The tool failed: {error.message[:MAX_REASON]}"
             if self._client is not client or _is_loss(error):
                 message = f"The connection to the tool's server was lost.{unknown}"
+            elif error.code == PARSE_ERROR:  # the SDK's own as well: an answer that is no JSON, or too large
+                message = garbled
         except ToolError as error:
             message = error.message
         except Exception as error:
             # The SDK's own: a result that does not fit the server's schema, a connection that closed under it.
             log.debug("mcp call failed server=%s reason=%r", self.name, _reason(error))
-            message = "The tool's server gave no answer that could be understood."
+            message = garbled
         raise ToolError(message, tool=tool.name)
 
 
