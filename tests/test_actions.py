@@ -281,14 +281,14 @@ async def test_a_caller_who_speaks_during_the_tool_is_not_hung_up_on() -> None:
 async def test_a_destination_is_checked(to: Any) -> None:
     """A model may have made it up."""
     turn = Turn(request={"messages": []})
-    with pytest.raises(ActionError):
+    with pytest.raises(ActionError, match="destination"):
         turn.transfer(to)
 
 
-@pytest.mark.parametrize("say", [5, "x" * 2_001], ids=["no text", "too long"])
+@pytest.mark.parametrize("say", [5, "x" * 2_001, "Bye \ud83d."], ids=["no text", "too long", "half a character"])
 async def test_words_are_checked(say: Any) -> None:
-    """A list of chunks, a page of text."""
-    with pytest.raises(ActionError):
+    """A list of chunks, a page of text, what no reply can hold."""
+    with pytest.raises(ActionError, match="What to say"):
         Turn(request={"messages": []}).end_call(say=say)
 
 

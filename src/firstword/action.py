@@ -32,6 +32,8 @@ class Action:
     def __post_init__(self) -> None:
         if self.say is not None and (not isinstance(self.say, str) or len(self.say) > MAX_SAY):
             raise ActionError(f"What to say is not a text of at most {MAX_SAY} signs.")
+        if any("\ud800" <= sign <= "\udfff" for sign in self.say or ""):
+            raise ActionError("What to say holds half of a character.")  # it could not be sent
         if self.to is None:
             return
         if not isinstance(self.to, str) or not self.to.strip() or len(self.to) > MAX_TO or not self.to.isprintable():
