@@ -38,7 +38,7 @@ from firstword import App, Model, Send, Turn
 from firstword.model import remote
 from firstword.providers.openai import provider
 
-app = App([Model("bad", base_url=os.environ["BAD"])], first_token_timeout=0.5, stall_timeout=0.5)
+app = App([Model("bad", base_url=os.environ["BAD"])], first_token_timeout=0.5, stall_timeout=0.5, warm=False)
 
 
 @app.model("good")
