@@ -15,9 +15,29 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from tool_streams import STREAMS
+
+from firstword.testing import script
 
 # Whatever a developer's shell holds: a test asks nobody but the server that it names.
 KEYS = ("OPENAI_", "LIVEKIT_", "LLM_", "FIRSTWORD_")
+
+# What a model says to each of them.
+MODERN = [name for name in STREAMS if name != "the older function_call"]
+OURS = script.events(script.role(), script.tool_call("balance", "{}", id="call_0"), script.finish("tool_calls"))
+THEIRS = script.events(
+    script.role(),
+    script.text("Let me see."),
+    script.tool_call("weather", "", id="call_1", index=0),
+    *(script.tool_call(arguments=part, index=0) for part in ('{"city": "Pa', 'ris"}')),
+    script.tool_call("clock", "{}", id="call_2", index=1),
+    script.finish("tool_calls"),
+    script.done(),
+)
+BESIDE = script.chunk(
+    {"content": "Let me see.", "tool_calls": [{"index": 0, "id": "c1", "function": {"name": "clock"}}]}
+)
+SAID = script.events(script.says("It rains, and it is noon."))
 
 
 class Program:

@@ -11,30 +11,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from framework import Program, running
+from framework import BESIDE, MODERN, OURS, SAID, THEIRS, Program, running
 from served import Served
-from tool_streams import MEANS, STREAMS, TWO, answer
+from tool_streams import MEANS, TWO, answer
 
 from firstword import App, Turn
 from firstword.testing import Upstream, script
 
 pytestmark = pytest.mark.timeout(120)  # the first one waits until the framework is loaded
-
-MODERN = [name for name in STREAMS if name != "the older function_call"]
-OURS = script.events(script.role(), script.tool_call("balance", "{}", id="call_0"), script.finish("tool_calls"))
-THEIRS = script.events(
-    script.role(),
-    script.text("Let me see."),
-    script.tool_call("weather", "", id="call_1", index=0),
-    *(script.tool_call(arguments=part, index=0) for part in ('{"city": "Pa', 'ris"}')),
-    script.tool_call("clock", "{}", id="call_2", index=1),
-    script.finish("tool_calls"),
-    script.done(),
-)
-BESIDE = script.chunk(
-    {"content": "Let me see.", "tool_calls": [{"index": 0, "id": "c1", "function": {"name": "clock"}}]}
-)
-SAID = script.events(script.says("It rains, and it is noon."))
 
 
 @pytest.fixture(scope="module")
