@@ -85,7 +85,7 @@ class Served:
         async def look() -> dict[str, int]:
             found = {}
             for _ in range(200):
-                transport = self.app._transport
+                transport = self.app._built.transport if self.app._built else None
                 names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
                 turns = [name for name in names if name.startswith(("Server.", "_hang_up", "RequestResponseCycle"))]
                 turns = [name for name in turns if name != "Server.serve"]

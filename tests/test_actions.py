@@ -11,6 +11,8 @@ import pytest
 from actions_of_a_test import BYE, CALLS, ELEVENLABS, END_CALL, ENDED, VAPI, app_on, calls, deltas, tool
 
 from firstword import ActionError, App, Chunk, Send, Turn
+from firstword.building import in_order
+from firstword.rounds.jobs import Jobs
 from firstword.testing import Record, Score, after, fails, says, script, silent, stalls, talk
 
 SPEAKS = {"tools": ELEVENLABS}
@@ -309,7 +311,7 @@ async def test_words_are_data() -> None:
 def test_who_cannot_ask_does_not_pay() -> None:
     """No hook, no stage, no tool, no function: no stage of ours, nothing at the turn's begin."""
     app = app_on("elevenlabs")
-    assert app._in_order() == [] and not app._may_act
+    assert in_order(app._written, Jobs()) == [] and not app._written.may_act
 
 
 async def test_an_answer_behind_hooks_alone_passes_untouched() -> None:
@@ -323,7 +325,7 @@ async def test_an_answer_behind_hooks_alone_passes_untouched() -> None:
     async def model(turn: Turn, send: Send) -> None:
         sends.append(send)
 
-    stages = app._in_order()
+    stages = in_order(app._written, Jobs())
 
     async def own(chunk: Chunk) -> None:
         raise AssertionError

@@ -11,7 +11,7 @@ import pytest
 from actions_of_a_test import BYE, CALLS, LEAVE, ON_AGORA, app_on, calls
 
 from firstword import App, Turn, clock
-from firstword.act import SPEECH_LEAD, spoken_for
+from firstword.stages.act import SPEECH_LEAD, spoken_for
 from firstword.testing import Phone, Score, run, says, script, talk
 
 SPOKEN = round(len(BYE) / 12 + 2.0, 6)  # seconds from its begin until it was heard

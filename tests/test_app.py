@@ -155,7 +155,7 @@ def test_two_functions_of_one_name_are_refused() -> None:
 def test_a_key_is_never_shown() -> None:
     """A Model or the settings in a traceback or a log line."""
     app = App([Model("a", api_key="sk-secret")], api_key="sk-secret", keys=["sk-secret"])
-    assert "sk-secret" not in repr(app._models) + repr(app.settings) + str(app.settings)
+    assert "sk-secret" not in repr(app._written.models) + repr(app.settings) + str(app.settings)
 
 
 # --- freezing -------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ async def test_it_answers_within_another_app_that_does_not_start_it(upstream: Up
         assert (await caller.hears(path="/hello", method="GET")).json == "Hello from FastAPI."
     finally:
         served.stop()
-    assert app._transport is not None and app._transport.open_count == 0
+    assert app._built is not None and app._built.transport.open_count == 0
 
 
 async def test_two_apps_live_in_one_process(serve: Serve, upstream: Upstream) -> None:

@@ -89,12 +89,12 @@ async def app_on(upstream: Upstream) -> AsyncIterator[App]:
     app = App(base_url=upstream.base_url, warm=False)
     tasks = asyncio.all_tasks()
     yield app
-    assert app._transport is not None
-    while app._transport.in_use:  # a response that ends is drained for a second at most
+    assert app._built is not None
+    while app._built.transport.in_use:  # a response that ends is drained for a second at most
         await asyncio.sleep(0.005)
     assert asyncio.all_tasks() == tasks
     await app.close()
-    assert app._transport.open_count == 0
+    assert app._built.transport.open_count == 0
 
 
 @pytest.mark.parametrize("error", [OSError, asyncio.CancelledError])

@@ -349,6 +349,6 @@ async def test_a_key_from_the_environment_is_held_like_any_other(monkeypatch: py
     """The gate is not open because the key stands in another variable; a Model's own key goes first."""
     monkeypatch.setenv("GROQ_API_KEY", "groq-key")
     assert not App(["groq:llama"]).gate.passes_keys
-    assert App([Model("llama", provider="groq", api_key="mine")])._models[0].api_key == "mine"
+    assert App([Model("llama", provider="groq", api_key="mine")])._written.models[0].api_key == "mine"
     monkeypatch.setenv("GROQ_API_KEY", "")
     assert App(["groq:llama"]).gate.passes_keys

@@ -43,7 +43,7 @@ app = App([Model("bad", base_url=os.environ["BAD"])], first_token_timeout=0.5, s
 
 @app.model("good")
 async def good(turn: Turn, send: Send) -> None:
-    await remote(provider, "good", os.environ["GOOD"], None, app._transport)(turn, send)
+    await remote(provider, "good", os.environ["GOOD"], None, app._build().transport)(turn, send)
 """
 
 STREAM = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

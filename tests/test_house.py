@@ -21,9 +21,9 @@ FLOORS = {
     **dict.fromkeys(["action", "chunk", "collect", "calls", "transport"], 3),
     **dict.fromkeys(["turn"], 4),
     **dict.fromkeys(["providers", "platforms", "telemetry", "tools"], 5),
-    **dict.fromkeys(["server", "model", "roster", "relay", "race", "fill", "hooks", "own", "serving"], 6),
-    **dict.fromkeys(["call_tools", "answer", "use", "jobs", "toolbox", "act", "agents"], 6),
-    **dict.fromkeys(["app"], 7),
+    **dict.fromkeys(["server", "model", "roster", "relay", "race", "own", "serving"], 6),
+    **dict.fromkeys(["stages", "rounds", "agents"], 6),
+    **dict.fromkeys(["app", "building"], 7),
     **dict.fromkeys(["firstword", "cli", "__main__", "testing"], 8),
 }
 DIALECTS = ("wire", "action", "chunk", "collect", "calls", "providers", "platforms")
@@ -106,9 +106,9 @@ def dialects_that_do_io(sources: Sources) -> list[str]:
 
 
 def readers_of_settings(sources: Sources) -> list[str]:
-    """Find modules but `app` that import the settings."""
+    """Find modules but `building` that import the settings."""
     readers = {module for module in sources for _, to in ours(module, sources) if to == "firstword.settings"}
-    return sorted(readers - {"firstword.app"})
+    return sorted(readers - {"firstword.building"})
 
 
 def long_files(sources: Sources) -> list[str]:
@@ -246,7 +246,7 @@ def test_each_rule_finds_what_breaks_it(rule: Callable[[Sources], list[str]], ba
         {"server": "from .pages import Pages\nfrom ..turn import Turn", "server.pages": "from ..errors import Error"},
         {"cli": "from firstword import App", "firstword": "from .app import App"},
         {"wire": "from urllib.parse import urlsplit\nimport httptools"},
-        {"app": "from .settings import load"},
+        {"building": "from .settings import load"},
         {"wire": "class ContextualChunk: ..."},
     ],
     ids=str,

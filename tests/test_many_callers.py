@@ -57,8 +57,8 @@ async def test_44_memory_after_many_streams(caller: Caller, served: Served) -> N
     async def forget_idle() -> None:
         while served._server.server_state.connections:
             await asyncio.sleep(0.005)  # the last callers' ends of the line
-        assert served.app._transport is not None
-        for connections in served.app._transport._idle.values():  # kept ones are no leak, and not always as many
+        assert served.app._built is not None
+        for connections in served.app._built.transport._idle.values():  # kept ones are no leak, and not always as many
             for connection in list(connections):
                 connection.abort()
 

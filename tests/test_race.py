@@ -15,6 +15,7 @@ from caller import turn as turn_of
 from served import Served
 
 from firstword import App, Chunk, ConfigError, Model, Send, Turn, health
+from firstword.building import in_order
 from firstword.race import Runner, race
 from firstword.testing import Upstream, script
 
@@ -199,9 +200,9 @@ async def test_an_answer_that_is_meant_to_be_silent_is_one(
 async def test_what_is_off_is_not_there(upstream: Upstream) -> None:
     """One model and no fillers: neither the race nor the filler stands between the model and the caller."""
     for app in (App(base_url=upstream.base_url), App(["m1"], base_url=upstream.base_url)):
-        app._build()
-        assert app._in_order() == [] and app._roster is not None and app._roster.runners == []
-        assert app._roster.rest.__qualname__ == "remote.<locals>.ask"
+        built = app._build()
+        assert in_order(app._written, built.jobs) == [] and built.roster.runners == []
+        assert built.roster.rest.__qualname__ == "remote.<locals>.ask"
         await app.close()
 
 
@@ -233,7 +234,7 @@ async def test_words_wait_for_nothing_through_all_of_it(upstream: Upstream, give
     steps = script.events(script.says(FRIEND, every=0.01))
     body = {"model": "m1", "stream": True, "messages": [{"role": "user", "content": "Hi"}], "script": steps}
     turn = Turn(request=body)
-    await app._build()._handler(turn, ear)
+    await app._build().server._handler(turn, ear)
     await app.close()
 
     assert ear.text == FRIEND

@@ -211,7 +211,7 @@ async def test_a_model_that_is_left_alone_is_not_asked_beside_one_that_is_merely
     async def main() -> None:
         models = [then(after(2.0, ANSWER), fails(400)), fails(500)]
         async with Phone(models=models, apology=SORRY) as phone:
-            second = phone.app._roster.runners[1].health.breaker(None)  # type: ignore[union-attr]
+            second = phone.app._build().roster.runners[1].health.breaker(None)
             for _ in range(3):
                 second.failed(0.0)
             assert [name for _, name in (await phone.talk()).asked] == ["first"]

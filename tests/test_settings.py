@@ -111,7 +111,7 @@ def test_every_setting_can_be_given_to_the_app(field: str, name: str, text: str,
         with pytest.raises(TypeError):
             App(**{field: other})
     elif field == "models":  # an App takes Models as well
-        assert [model.name for model in App(models=other)._models] == other
+        assert [model.name for model in App(models=other)._written.models] == other
     else:
         assert _shown(getattr(App(**{field: other}).settings, field)) == other
 

@@ -10,7 +10,7 @@ import pytest
 
 from firstword import App, ToolError, Turn
 from firstword.calls import Call
-from firstword.jobs import MAX_JOBS, Jobs, Outcome
+from firstword.rounds.jobs import MAX_JOBS, Jobs, Outcome
 from firstword.testing import Phone, Record, run, says, script, talk, then
 from firstword.tools import Tool
 from firstword.tools.function import Function

@@ -155,7 +155,7 @@ async def test_the_nth_send_fails(
             line.check(whole=False)
         else:
             raise AssertionError("there is no end of it")
-        await app._jobs.drain()
+        await app._build().jobs.drain()
     assert count > 2
 
 
@@ -169,7 +169,7 @@ async def test_a_turn_is_cancelled_at_its_nth_wait(upstream: Upstream, marker: s
         await asyncio.sleep(0)
 
     async with app_on(upstream) as app:
-        handler = with_tools(app, done)._build()._handler
+        handler = with_tools(app, done)._build().server._handler
         begun = 0
         for count in range(1, 200):
             body = {"model": "m", "messages": [], "user": f"{marker} {count}", "scripts": [first, SECOND]}
@@ -181,10 +181,10 @@ async def test_a_turn_is_cancelled_at_its_nth_wait(upstream: Upstream, marker: s
             task = asyncio.create_task(run())
             await asyncio.wait({task})
             assert task.cancelled() or task.exception() is None
-            begun = sum(map(len, app._jobs._jobs.values()))
+            begun = sum(map(len, app._build().jobs._jobs.values()))
             if not task.cancelled():
                 break
-        await app._jobs.drain()
+        await app._build().jobs.drain()
     assert 10 < count < 199
     assert len(done) == begun
     assert (begun > 2) == (name == "book")

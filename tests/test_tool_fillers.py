@@ -13,8 +13,8 @@ from caller import Caller, turn
 from served import Served
 
 from firstword import App, Chunk
-from firstword.answer import Answer, Spoken
 from firstword.providers.openai import Decoder
+from firstword.rounds.answer import Answer, Spoken
 from firstword.testing import Upstream, script
 from firstword.turn import Seen, Turn
 

@@ -13,7 +13,7 @@ from served import Served
 
 from firstword import App, clock
 from firstword.calls import Call
-from firstword.jobs import KEPT, MAX_BYTES, MAX_JOBS, ONCE, Jobs, Outcome
+from firstword.rounds.jobs import KEPT, MAX_BYTES, MAX_JOBS, ONCE, Jobs, Outcome
 from firstword.testing import Upstream, script
 from firstword.turn import Turn
 
@@ -114,7 +114,7 @@ async def test_an_interruption_lets_a_tool_that_commits_go_on_and_the_next_turn_
     ]
     for number in (2, 3):
         fields = {**ON_THE_LINE, "turn_id": number, "messages": later, "user": f"{marker} later"}
-        await asyncio.to_thread(served.run, served.app._jobs.drain)
+        await asyncio.to_thread(served.run, served.app._build().jobs.drain)
         await caller.hears(turn(script=SAID, **fields))
 
     second, third = await bodies(upstream, f"{marker} later", 2)
@@ -135,7 +135,7 @@ async def test_a_job_that_still_runs_is_told_as_such_and_its_result_later(
 
     await caller.says(user=later, script=SAID, **{**ON_THE_LINE, "turn_id": 2})
     desk.go_on.set()
-    await asyncio.to_thread(served.run, served.app._jobs.drain)
+    await asyncio.to_thread(served.run, served.app._build().jobs.drain)
     await caller.says(user=later, script=SAID, **{**ON_THE_LINE, "turn_id": 3})
     await caller.says(user=later, script=SAID, **{**ON_THE_LINE, "turn_id": 4})
 
@@ -183,7 +183,7 @@ async def test_another_session_hears_nothing_of_it(serve: Serve, upstream: Upstr
     caller = Caller(served.url)
     await interrupted(caller, desk, marker)
     desk.go_on.set()
-    await asyncio.to_thread(served.run, served.app._jobs.drain)
+    await asyncio.to_thread(served.run, served.app._build().jobs.drain)
 
     await caller.says(user=f"{marker} later", script=SAID, session_id="s2", turn_id=2)
     await caller.says(
@@ -198,8 +198,8 @@ async def test_a_tool_that_does_not_end_holds_up_nobody(
     serve: Serve, upstream: Upstream, marker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It swallows its cancellation: the turn is over all the same, and the server's end ends it."""
-    monkeypatch.setattr("firstword.use.END_TIMEOUT", 0.05)
-    monkeypatch.setattr("firstword.jobs.DRAIN_TIMEOUT", 0.05)
+    monkeypatch.setattr("firstword.rounds.use.END_TIMEOUT", 0.05)
+    monkeypatch.setattr("firstword.rounds.jobs.DRAIN_TIMEOUT", 0.05)
     begun = threading.Event()
     app = App(base_url=upstream.base_url)
 
@@ -322,7 +322,7 @@ async def test_a_job_that_takes_too_long_goes_on_and_is_told_later(
 
     await caller.says(user=marker, scripts=[BOOKS, SAID], **ON_THE_LINE)
     desk.go_on.set()
-    await asyncio.to_thread(served.run, served.app._jobs.drain)
+    await asyncio.to_thread(served.run, served.app._build().jobs.drain)
     await caller.says(user=f"{marker} later", script=SAID, **{**ON_THE_LINE, "turn_id": 2})
 
     assert "not done yet" in told((await bodies(upstream, marker, 2))[1])[0]

@@ -321,7 +321,7 @@ async def test_a_connection_is_there_before_the_first_turn(
     served = serve(App(base_url=upstream.base_url))
 
     async def connected() -> None:
-        await until(lambda: served.app._transport is not None and served.app._transport.open_count == 1)
+        await until(lambda: served.app._built is not None and served.app._built.transport.open_count == 1)
 
     await asyncio.to_thread(served.run, connected)
     heard = await Caller(served.url).says("Hi", user=request.node.name)

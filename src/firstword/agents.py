@@ -19,7 +19,7 @@ import msgspec
 from . import clock
 from .action import Agent
 from .errors import Error, UpstreamError
-from .jobs import caller_of
+from .rounds.jobs import caller_of
 from .transport import Transport, split
 from .turn import Turn
 from .wire import HttpRequest

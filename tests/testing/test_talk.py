@@ -278,7 +278,7 @@ async def test_a_policy_may_be_given_for_the_talk() -> None:
     assert await talk(app, models=models, fill_after=0.1) == [(0.1, "Let me see. "), (1.25, "HELLO")]
     assert await talk(app, models=models, fillers=[]) == [(1.25, "HELLO")]
     assert await talk(App(), models=after(1.0, says("hi")), fill_after=0.2) == [(0.2, "One moment. "), (1.0, "hi")]
-    assert app._policy.fill_after == 3.0
+    assert app._written.policy.fill_after == 3.0
 
 
 async def test_a_users_own_app_stays_as_it_was() -> None:
@@ -295,7 +295,7 @@ async def test_a_users_own_app_stays_as_it_was() -> None:
     assert await talk(app, models=[says("hello"), silent()]) == [(1.25, "HELLO")]
     for _ in range(3):  # a hedge each: there is a budget for one in ten, and every talk has its own
         assert await talk(app, models=[silent(), says("hello")]) == [(2.45, "HELLO")]
-    assert (app._server, app._transport) == (None, None)
+    assert (app._built, app._transport) == (None, None)
 
 
 async def test_an_app_that_has_served_already_can_be_talked_to() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from firstword import App, ConfigError, ToolError, Turn
-from firstword.toolbox import Toolbox, definition, knows_strict
+from firstword.rounds.toolbox import Toolbox, definition, knows_strict
 from firstword.tools import Source, Tool
 from firstword.tools.function import Function
 from firstword.tools.function import tool as found
@@ -107,8 +107,8 @@ def test_the_decorator_gives_back_what_it_decorates() -> None:
     async def two(number: int) -> None: ...
 
     assert asyncio.iscoroutinefunction(one) and asyncio.iscoroutinefunction(two)
-    assert list(app._toolbox.now()) == ["one", "second"]
-    assert app._toolbox.now()["second"].timeout == 3
+    assert list(app._written.toolbox.now()) == ["one", "second"]
+    assert app._written.toolbox.now()["second"].timeout == 3
 
 
 async def test_a_tool_may_use_what_is_defined_below_it_and_itself() -> None:
@@ -128,7 +128,7 @@ def test_tools_are_added_as_functions_tools_and_strings() -> None:
     """A string names a kind, and what it makes."""
     app = App()
     app.add_tools(double, Function(treble, name="thrice"), f"function:{__name__}:treble")
-    assert list(app._toolbox.now()) == ["double", "thrice", "treble"]
+    assert list(app._written.toolbox.now()) == ["double", "thrice", "treble"]
     assert found(f"{__name__}:double").name == "double"
 
 
@@ -261,7 +261,7 @@ async def test_the_app_opens_its_sources_and_closes_them(lifespan: bool) -> None
         assert (await said.get())["type"] == "lifespan.startup.complete"
     else:
         await app({"type": "http", "method": "GET", "path": "/health", "headers": []}, events.get, said.put)
-    assert list(app._toolbox.now()) == ["double"]
+    assert list(app._written.toolbox.now()) == ["double"]
 
     if lifespan:
         await events.put({"type": "lifespan.shutdown"})

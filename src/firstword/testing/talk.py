@@ -85,7 +85,7 @@ class Phone:
     async def __aenter__(self) -> Phone:
         if not isinstance(asyncio.get_running_loop(), JumpingLoop):
             raise RuntimeError("A Phone rings on a clock that jumps only.\nhint: use it within `await run(main)`")
-        server = self.app._build()
+        server = self.app._build().server
         server._handler = _noting(server._handler)
         return self
 
@@ -205,8 +205,9 @@ def _played(app: App, scripts: Sequence[Scripted] | None, changes: Mapping[str, 
         raise ConfigError(
             f"`{unknown[0]}` is not a field of Policy.", hint="an App of your own brings all its other settings itself"
         )
-    remotes = [each.name for each in app._models if isinstance(plugins.load("providers", each.provider), Remote)]
-    wanted = len(remotes) if app._models else 1
+    listed, policy = app._written.models, app._written.policy
+    remotes = [each.name for each in listed if isinstance(plugins.load("providers", each.provider), Remote)]
+    wanted = len(remotes) if listed else 1
     if scripts is None:
         scripts = [echo] * wanted
     if len(scripts) != wanted:
@@ -214,15 +215,12 @@ def _played(app: App, scripts: Sequence[Scripted] | None, changes: Mapping[str, 
             f"The App has {wanted} models to be played, and `models` has {len(scripts)} scripts.",
             hint=f"write one for each, in the order of the App: {', '.join(remotes) or 'the one at base_url'}",
         )
-    twin = app._twin()
-    if "fill_after" in changes and not app._policy.fillers:
+    if "fill_after" in changes and not policy.fillers:
         changes = {"fillers": (FILLER,), **changes}
-    twin._policy = replace(app._policy, **changes)
-    twin.gate = Gate([], holds_key=not app.gate.passes_keys, open_to_all=True)
-    named = dict(zip(remotes, scripts, strict=True)) if app._models else {}
+    named = dict(zip(remotes, scripts, strict=True)) if listed else {}
     wires = Wires(named, echo if named else scripts[0], connect_timeout=app.settings.connect_timeout)
-    twin._transport = wires
-    return twin, wires
+    gate = Gate([], holds_key=not app.gate.passes_keys, open_to_all=True)
+    return app._twin(wires, policy=replace(policy, **changes), gate=gate), wires
 
 
 def _noting(handler: CallNext) -> CallNext:

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import plugins
-from .errors import ConfigError
-from .policy import is_time
-from .tools import Source, Tool
-from .tools.function import Function
+from .. import plugins
+from ..errors import ConfigError
+from ..policy import is_time
+from ..tools import Source, Tool
+from ..tools.function import Function
 
 log = logging.getLogger("firstword")
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import msgspec
 
-from . import clock
-from .action import Action, Deed
-from .agents import Agents
-from .calls import new_id
-from .chunk import Chunk
-from .errors import ActionError
-from .platforms import Platform
-from .transport import Transport
-from .turn import CallNext, Seen, Send, Stage, Turn
+from .. import clock
+from ..action import Action, Deed
+from ..agents import Agents
+from ..calls import new_id
+from ..chunk import Chunk
+from ..errors import ActionError
+from ..platforms import Platform
+from ..transport import Transport
+from ..turn import CallNext, Seen, Send, Stage, Turn
 
 # How long words take to be spoken, on the long side: who is cut off in a farewell minds more than who waits a moment.
 SPEECH_LEAD = 2.0  # seconds from a word that we send until it is heard: the network, the voice, a filler before it

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .calls import Calls, added, going_on, without_calls
-from .chunk import Chunk
-from .turn import Send, Turn
+from ..calls import Calls, added, going_on, without_calls
+from ..chunk import Chunk
+from ..turn import Send, Turn
 
 MAX_KEPT = 1024 * 1024  # bytes of an answer that are kept, to be sent back with its calls
 

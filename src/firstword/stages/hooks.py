@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .chunk import Chunk
-from .errors import ConfigError
-from .threads import in_thread
-from .turn import CallNext, Seen, Send, Stage, Turn
+from ..chunk import Chunk
+from ..errors import ConfigError
+from ..threads import in_thread
+from ..turn import CallNext, Seen, Send, Stage, Turn
 
 Hook = Callable[[Turn], Any]
 ChunkHook = Callable[[Turn, Chunk], "Chunk | None"]

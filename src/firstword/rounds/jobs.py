@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from . import clock
-from .action import Action
-from .calls import Call
-from .turn import Turn
+from .. import clock
+from ..action import Action
+from ..calls import Call
+from ..turn import Turn
 
 ONCE = 60.0  # seconds in which a turn that is sent again gets the first one's result
 KEPT = 600.0  # seconds for which a result waits for the session's next turn

@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import calls
+from .. import calls
+from ..calls import Call
+from ..errors import UpstreamSilent
+from ..platforms import Platform
+from ..stages.fill import suits
+from ..tools import Tool
+from ..turn import CallNext, Seen, Send, Stage, Turn
 from .answer import Answer, Spoken
-from .calls import Call
-from .errors import UpstreamSilent
-from .fill import suits
 from .jobs import Jobs
-from .platforms import Platform
 from .toolbox import Toolbox, definition, name_of
-from .tools import Tool
-from .turn import CallNext, Seen, Send, Stage, Turn
 from .use import Limits, Uses
 
 HANDED_ON = "Handed on to the voice engine, which does it after this reply. Do not call it again."

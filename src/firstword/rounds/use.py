@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from . import clock
-from .action import Action
-from .calls import Call
-from .errors import ActionError, ToolError
+from .. import clock
+from ..action import Action
+from ..calls import Call
+from ..errors import ActionError, ToolError
+from ..mistakes import log_mistake
+from ..tools import Tool
+from ..turn import Called, Turn
 from .jobs import END_TIMEOUT, Job, Jobs, Outcome, moment_of
-from .mistakes import log_mistake
-from .tools import Tool
-from .turn import Called, Turn
 
 log = logging.getLogger("firstword")
 

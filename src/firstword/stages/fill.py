@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .calls import going_on
-from .chunk import Chunk, Unspoken
-from .clock import Timer
-from .errors import UpstreamSilent
-from .platforms import Platform
-from .turn import CallNext, Send, Stage, Turn, words
+from ..calls import going_on
+from ..chunk import Chunk, Unspoken
+from ..clock import Timer
+from ..errors import UpstreamSilent
+from ..platforms import Platform
+from ..turn import CallNext, Send, Stage, Turn, words
 
 # Pipecat has the model begin each answer with one of these, and takes it off again.
 # Source: https://docs.pipecat.ai/server/utilities/turn-management/filter-incomplete-turns

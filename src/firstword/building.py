@@ -1,0 +1,197 @@
+"""What becomes of an App: the models, stages, connections and the server that are made of what the user wrote down.
+
+`Written` is what the user wrote down, `Built` is what lives in one event loop. The order of the stages is one list.
+This is the only room that reads the settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import plugins
+from .admission import Gate
+from .errors import ConfigError
+from .health import Budget
+from .model import Model
+from .platforms import Platform
+from .policy import Policy
+from .roster import DIALECT, EMBEDDED, Roster, as_model, check_new, where
+from .rounds.call_tools import Offer, call_tools
+from .rounds.jobs import Jobs
+from .rounds.toolbox import Toolbox, knows_strict
+from .rounds.use import Limits
+from .server import Bounds, Server
+from .stages.act import Actions, act
+from .stages.fill import fill
+from .stages.hooks import ChunkHook, Hook, before, call, on_chunk
+from .telemetry import Counts
+from .transport import Origin, Proxy, Transport, read_proxy, split
+from .turn import CallNext, Stage, Turn, compose, foreign
+
+
+@dataclass(slots=True)
+class Written:
+    """What the user wrote down. `settings` is a Settings; its room costs more to import than all the others."""
+
+    settings: Any
+    models: list[Model]
+    platform: Platform
+    gate: Gate
+    policy: Policy
+    toolbox: Toolbox
+    functions: dict[str, CallNext] = field(default_factory=dict)  # the user's own models
+    stages: list[Stage] = field(default_factory=list)
+    before: list[Hook] = field(default_factory=list)
+    on_chunk: list[ChunkHook] = field(default_factory=list)
+    after: list[Hook] = field(default_factory=list)
+
+    def copy(self) -> Written:
+        """Return one that says the same; what is added to one of them later is not the other's."""
+        lists = {name: getattr(self, name).copy() for name in ("functions", "stages", "before", "on_chunk", "after")}
+        return replace(self, toolbox=self.toolbox.copy(), **lists)
+
+    @property
+    def held_key(self) -> str | None:
+        """The server's own key for `base_url`."""
+        return _held_key(self.settings)
+
+    @property
+    def may_act(self) -> bool:
+        """True when somebody is there who may ask to end or transfer a call."""
+        return bool(self.before or self.stages or self.toolbox or self.functions or self.on_chunk)
+
+
+def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
+    """Return what is written down, and in the environment. Raises ConfigError for what cannot work.
+
+    A wrong URL, key, proxy, name or provider is told now, not in the first call.
+    """
+    from .settings import load  # here, because pydantic doubles the time of `import firstword`
+
+    settings = load(**given)
+    if isinstance(models, (str, Model)):
+        raise ConfigError("`models` is not a list.", hint="write models=['gpt-5-mini']")
+    listed = [_keyed(as_model(each)) for each in models or settings.models]
+    platform = plugins.load("platforms", settings.platform)
+    held = _held_key(settings)
+    for each in [Model("any", settings.base_url, held), *listed]:
+        plugins.load("providers", each.provider)
+        _proxy_for(split(where(each, settings.base_url))[0])
+    for position, each in enumerate(listed):
+        check_new(each.name, (other.name for other in listed[:position]))
+    keys = [key.get_secret_value() for key in settings.keys]
+    holds_key = held is not None or any(model.api_key for model in listed)
+    return Written(
+        settings=settings,
+        models=listed,
+        platform=platform,
+        gate=Gate(keys, holds_key=holds_key, open_to_all=settings.open),
+        policy=settings.policy(),
+        toolbox=Toolbox(getattr(platform, "engine_tools", frozenset())),
+    )
+
+
+class Built:
+    """What an App is in one event loop. `transport` is given by tests, and leads to scripted models."""
+
+    def __init__(self, written: Written, transport: Transport | None = None) -> None:
+        settings = written.settings
+        self._written = written
+        self.jobs = Jobs()
+        self.transport = transport or Transport(connect_timeout=settings.connect_timeout, proxy_for=_proxy_for)
+        self.roster = Roster(
+            written.models,
+            written.functions,
+            self.transport,
+            base_url=settings.base_url,
+            api_key=written.held_key,
+            default=settings.model,
+            callers_pay=written.gate.passes_keys,
+            extra=Budget(settings.hedge_share),
+        )
+        self.server = Server(
+            compose(in_order(written, self.jobs), self.roster.ask),
+            platform=written.platform,
+            gate=written.gate,
+            bounds=Bounds(settings.max_body, settings.body_timeout),
+            policy=written.policy,
+            info=self.roster,
+            counts=Counts(),
+            after=self._finish if written.after else None,
+            actions=Actions(written.platform, self.transport, settings.agora()) if written.may_act else None,
+            debug=settings.debug,
+        )
+        if settings.warm:
+            self.roster.keep_warm()
+        self._opening = asyncio.ensure_future(written.toolbox.open()) if written.toolbox.has_sources else None
+
+    @property
+    def is_opening(self) -> bool:
+        """True until the tools' sources are open."""
+        return self._opening is not None and not self._opening.done()
+
+    async def opened(self) -> None:
+        """Wait until they are."""
+        if self._opening is not None:
+            await asyncio.shield(self._opening)
+
+    async def _finish(self, turn: Turn) -> None:
+        for hook in self._written.after:
+            await call(hook, turn)
+
+    async def close(self) -> None:
+        """Wait for after_turn hooks and jobs, then close every connection."""
+        await self.server.drain()
+        await self.jobs.drain()
+        if self._opening is not None:
+            self._opening.cancel()
+        await self._written.toolbox.close()
+        await self.transport.close()
+
+
+def in_order(written: Written, jobs: Jobs) -> list[Stage]:
+    """Return the stages, outermost first; each line says why it stands where it does. What is off is not there."""
+    stages: list[Stage] = []
+    if written.policy.fillers or written.before:  # a hook may ask for some: `turn.adjust(fillers=...)`
+        stages.append(fill(written.platform))  # over hooks and stages, which can be the slow ones
+    if written.before:
+        stages.append(before(written.before))  # hooks change the request that every later stage reads
+    if written.on_chunk:
+        stages.append(on_chunk(written.on_chunk))  # over the user's stages: the last look at what leaves
+    if written.may_act:  # over all who may ask for it but hooks, who have asked before; on_chunk hooks see its words
+        only_hooks = not (written.stages or written.toolbox or written.functions or written.on_chunk)
+        stages.append(act(only_hooks=only_hooks, waits=bool(written.stages)))
+    stages += map(foreign, written.stages)  # the user's own, in the order they were written
+    if written.toolbox:
+        stages.append(call_tools(_offer(written, jobs)))  # next to the models: a tool runs once however many are asked
+    return stages
+
+
+def _offer(written: Written, jobs: Jobs) -> Offer:
+    settings = written.settings
+    limits = Limits(settings.tool_rounds, settings.tool_timeout, settings.tool_max_result, settings.debug)
+    urls = [where(each, settings.base_url) for each in written.models] or [settings.base_url]
+    return Offer(written.platform, written.toolbox, jobs, limits, strict=all(map(knows_strict, urls)))
+
+
+def _held_key(settings: Any) -> str | None:
+    return settings.api_key.get_secret_value() if settings.api_key else None
+
+
+def _keyed(model: Model) -> Model:
+    """Give a model of a provider with a name of its own the key of that name, when it has none."""
+    from .settings import key_of
+
+    if model.api_key or model.provider in (DIALECT, EMBEDDED):
+        return model
+    return replace(model, api_key=key_of(model.provider))
+
+
+def _proxy_for(origin: Origin) -> Proxy | None:
+    from .settings import proxy_url
+
+    url = None if origin.scheme == "http" or origin.is_loopback else proxy_url(origin.host)
+    return read_proxy(url) if url else None

@@ -1,0 +1,1 @@
+"""The rounds of one turn: the model answers, its tools run, it answers again. `call_tools` is the stage."""
