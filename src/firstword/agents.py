@@ -19,9 +19,9 @@ import msgspec
 from . import clock
 from .action import Agent
 from .errors import Error, UpstreamError
-from .rounds.jobs import caller_of
 from .transport import Transport, split
 from .turn import Turn
+from .who import caller_of
 from .wire import HttpRequest
 
 log = logging.getLogger("firstword")

@@ -8,17 +8,15 @@ process of its own (a worker) knows nothing of the others' jobs.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from .. import clock
 from ..action import Action
 from ..calls import Call
 from ..turn import Turn
+from ..who import caller_of, digest, moment_of
 
 ONCE = 60.0  # seconds in which a turn that is sent again gets the first one's result
 KEPT = 600.0  # seconds for which a result waits for the session's next turn
@@ -56,26 +54,6 @@ class Job:
             self.size = len(task.result().text)
 
 
-def caller_of(turn: Turn) -> str | None:
-    """Return what a session's turns have in common; None for a turn without a session."""
-    if turn.session is None and turn.channel is None:
-        return None
-    # With the key, because a session's name is the caller's own word.
-    keys = [turn.headers.get(name) for name in ("authorization", "api-key", "x-api-key")]
-    return _digest([turn.session, turn.channel, turn.engine.get("app_id"), keys])
-
-
-def moment_of(turn: Turn) -> str:
-    """Return what a turn has in common with itself when it is sent again: its number, else what was said so far."""
-    if caller_of(turn) is None:
-        return turn.id
-    if turn.number is not None:
-        return f"number {turn.number}"
-    # Without system messages: hooks put the time of day there.
-    said = [(each.get("role"), each.get("content")) for each in turn.messages]
-    return _digest([each for each in said if each[0] not in ("system", "developer")])
-
-
 class Jobs:
     """All jobs of an App."""
 
@@ -88,7 +66,7 @@ class Jobs:
         self._forget()
         moment = moment_of(turn)
         jobs = self._jobs.setdefault(caller_of(turn) or moment, {})
-        key = _digest([moment, call.name, call.arguments])
+        key = digest([moment, call.name, call.arguments])
         if key not in jobs:
             jobs[key] = Job(call, moment, self.keep(asyncio.ensure_future(run())))
         return jobs[key]
@@ -136,7 +114,3 @@ class Jobs:
         for caller, jobs in self._jobs.items():
             for key, job in jobs.items():
                 yield caller, key, job
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()

@@ -17,7 +17,8 @@ from ..errors import ActionError, ToolError
 from ..mistakes import log_mistake
 from ..tools import Tool
 from ..turn import Called, Turn
-from .jobs import END_TIMEOUT, Job, Jobs, Outcome, moment_of
+from ..who import moment_of
+from .jobs import END_TIMEOUT, Job, Jobs, Outcome
 
 log = logging.getLogger("firstword")
 
