@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from served import Served
 
 from firstword import App, Turn
-from firstword.platforms import agora
+from firstword.platforms import Asked, agora
 from firstword.providers import openai
 from firstword.server.request import read_json
 from firstword.testing import Record, Upstream, script
@@ -379,7 +379,7 @@ def test_unknown_fields_survive_to_the_model_unchanged(root: Json, message: Json
     body = {**root, "model": "m1", "stream": True, "messages": [{**message, **said}], "tools": [{**tool, "type": "f"}]}
     sent = json.dumps(body)
 
-    turn = agora.platform.read(read_json(sent.encode()), headers={}, query={}, path="/chat/completions", key=None)
+    turn = agora.platform.read(Asked(read_json(sent.encode()), {}, {}, "/chat/completions", None))
     request = openai.provider.request(turn, model=turn.model, base_url="http://localhost/v1", key=None)
 
     assert json.dumps(json.loads(request.body)) == sent

@@ -288,6 +288,7 @@ def test_the_readme_names_every_setting_with_its_default(readme: Path) -> None:
         aliases = getattr(field.validation_alias, "choices", [f"FIRSTWORD_{name.upper()}"])
         default = field.get_default(call_default_factory=True)
         text = str(default).lower() if isinstance(default, bool) else str(default)
+        text = ",".join(default) if isinstance(default, list) else text
         expected[aliases[0]] = "–" if default in (None, []) else f"`{text}`"
 
     assert shown == expected

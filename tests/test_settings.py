@@ -20,6 +20,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("keys", "FIRSTWORD_KEYS", "one, two", [SecretStr("one"), SecretStr("two")], ["three"]),
     ("open", "FIRSTWORD_OPEN", "true", True, False),
     ("platform", "FIRSTWORD_PLATFORM", "openai", "openai", "agora"),
+    ("session", "FIRSTWORD_SESSION", "bearer", ["bearer"], ["header:x-call", "body:call.id"]),
     ("host", "FIRSTWORD_HOST", "127.0.0.1", "127.0.0.1", "::1"),
     ("port", "FIRSTWORD_PORT", "8001", 8001, 8002),
     ("max_body", "FIRSTWORD_MAX_BODY", "1000", 1000, 2000),

@@ -59,6 +59,7 @@ class App:
         keys: Sequence[str] | None = None,
         open: bool | None = None,
         platform: str | None = None,
+        session: Sequence[str] | None = None,
         max_body: int | None = None,
         body_timeout: float | None = None,
         connect_timeout: float | None = None,

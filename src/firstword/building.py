@@ -16,7 +16,7 @@ from .admission import Gate
 from .errors import ConfigError
 from .health import Budget
 from .model import Model
-from .platforms import Platform
+from .platforms import named
 from .policy import Policy
 from .roster import DIALECT, EMBEDDED, Roster, as_model, check_new, where
 from .rounds.call_tools import Offer, call_tools
@@ -24,6 +24,7 @@ from .rounds.jobs import Jobs
 from .rounds.toolbox import Toolbox, knows_strict
 from .rounds.use import Limits
 from .server import Bounds, Server
+from .server.reading import AUTO, Place, Reader, places
 from .stages.act import Actions, act
 from .stages.fill import fill
 from .stages.hooks import ChunkHook, Hook, before, call, on_chunk
@@ -38,8 +39,8 @@ class Written:
 
     settings: Any
     models: list[Model]
-    platform: Platform
     gate: Gate
+    sessions: tuple[Place, ...]  # where a session's name may stand
     policy: Policy
     toolbox: Toolbox
     functions: dict[str, CallNext] = field(default_factory=dict)  # the user's own models
@@ -75,7 +76,8 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
     if isinstance(models, (str, Model)):
         raise ConfigError("`models` is not a list.", hint="write models=['gpt-5-mini']")
     listed = [_keyed(as_model(each)) for each in models or settings.models]
-    platform = plugins.load("platforms", settings.platform)
+    engine_tools = frozenset[str]() if settings.platform == AUTO else named(settings.platform).engine_tools
+    sessions = places(settings.session)
     held = _held_key(settings)
     for each in [Model("any", settings.base_url, held), *listed]:
         plugins.load("providers", each.provider)
@@ -87,10 +89,10 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
     return Written(
         settings=settings,
         models=listed,
-        platform=platform,
+        sessions=sessions,
         gate=Gate(keys, holds_key=holds_key, open_to_all=settings.open),
         policy=settings.policy(),
-        toolbox=Toolbox(getattr(platform, "engine_tools", frozenset())),
+        toolbox=Toolbox(engine_tools),
     )
 
 
@@ -114,14 +116,13 @@ class Built:
         )
         self.server = Server(
             compose(in_order(written, self.jobs), self.roster.ask),
-            platform=written.platform,
+            reader=Reader(settings.platform, written.sessions, written.policy),
             gate=written.gate,
             bounds=Bounds(settings.max_body, settings.body_timeout),
-            policy=written.policy,
             info=self.roster,
             counts=Counts(),
             after=self._finish if written.after else None,
-            actions=Actions(written.platform, self.transport, settings.agora()) if written.may_act else None,
+            actions=Actions(self.transport, settings.agora()) if written.may_act else None,
             debug=settings.debug,
         )
         if settings.warm:
@@ -156,7 +157,7 @@ def in_order(written: Written, jobs: Jobs) -> list[Stage]:
     """Return the stages, outermost first; each line says why it stands where it does. What is off is not there."""
     stages: list[Stage] = []
     if written.policy.fillers or written.before:  # a hook may ask for some: `turn.adjust(fillers=...)`
-        stages.append(fill(written.platform))  # over hooks and stages, which can be the slow ones
+        stages.append(fill())  # over hooks and stages, which can be the slow ones
     if written.before:
         stages.append(before(written.before))  # hooks change the request that every later stage reads
     if written.on_chunk:
@@ -174,7 +175,7 @@ def _offer(written: Written, jobs: Jobs) -> Offer:
     settings = written.settings
     limits = Limits(settings.tool_rounds, settings.tool_timeout, settings.tool_max_result, settings.debug)
     urls = [where(each, settings.base_url) for each in written.models] or [settings.base_url]
-    return Offer(written.platform, written.toolbox, jobs, limits, strict=all(map(knows_strict, urls)))
+    return Offer(written.toolbox, jobs, limits, strict=all(map(knows_strict, urls)))
 
 
 def _held_key(settings: Any) -> str | None:

@@ -52,8 +52,14 @@ class Settings(BaseSettings):
     )
     open: bool = Field(False, description="Serve everybody although the server holds a key.")
     platform: str = Field(
-        "agora",
-        description="The dialect of requests: `agora` (reads plain OpenAI too), `elevenlabs`, `openai` or `vapi`.",
+        "auto",
+        description="Whose requests these are: `auto` sees it from each; else `agora`, `elevenlabs`, `vapi`, `hume`, "
+        "`deepgram`, `telnyx`, `tavus`, `did`, `livekit`, `pipecat` or `openai`.",
+    )
+    session: Annotated[list[str], NoDecode] = Field(
+        default_factory=lambda: ["header:x-session-id", "query:session_id", "body:session_id"],
+        description="Where a session's name may stand, before the platform's own place: the first that has it "
+        "counts. `bearer` is the caller's key itself.",
     )
     host: str = Field("0.0.0.0", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
@@ -151,7 +157,7 @@ class Settings(BaseSettings):
             "base_url": self.agora_agents_api_base_url or "",
         }
 
-    @field_validator("keys", "models", mode="before")
+    @field_validator("keys", "models", "session", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return [each.strip() for each in value.split(",")] if isinstance(value, str) else value

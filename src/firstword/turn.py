@@ -17,6 +17,7 @@ from . import clock
 from .action import Action, Deed
 from .chunk import Chunk
 from .errors import ActionError, Error
+from .message import Message, words
 from .policy import Policy
 
 
@@ -117,6 +118,8 @@ class Turn:
 
     `request` is the body that goes to the model: change it, or `messages`, before the model is asked.
     `engine` holds what only the voice engine understands (turn_id, timestamp, ...); it never goes to the model.
+    `interruptable` and `voice` tell Agora's engine with the first words whether the caller may cut this reply off, and
+    how it is spoken (`tts_params`): set them before. An engine that cannot be told is not.
     """
 
     request: dict[str, Any]
@@ -130,6 +133,14 @@ class Turn:
     user: str | None = None
     channel: str | None = None
     number: int | None = None  # the engine's turn_id
+    platform: str = "openai"  # whose dialect this is; "openai" for a client that is no voice engine
+    source: str | None = None  # where the last message came from, as the engine says: "asr", "silence", "command" ...
+    speakers: tuple[str, ...] = ()  # the voices that were recognised in it
+    presence: Mapping[str, Any] = field(default_factory=dict)  # what each participant has shared, by uid
+    past: Callable[[], list[Message]] | None = field(default=None, repr=False)  # makes `history`, where there is more
+    interruptable: bool | None = None  # False: the caller cannot cut this reply off
+    voice: dict[str, Any] | None = None  # how this reply is spoken, as the engine's tts_params
+    echo: Mapping[str, Any] = field(default_factory=dict)  # root fields that the engine wants back in every chunk
     id: str = field(default_factory=_new_id)
     timeline: Timeline = field(default_factory=Timeline)
     reply: Reply = field(default_factory=Reply)
@@ -199,6 +210,13 @@ class Turn:
         self.request["messages"] = messages
 
     @property
+    def history(self) -> list[Message]:
+        """The messages as they came, with what the engine tells of each: what was heard, who spoke, and when."""
+        if self.past is not None:
+            return self.past()
+        return [Message(each, each.get("role") or "", words(each.get("content"))) for each in self.messages]
+
+    @property
     def model(self) -> str:
         """The model that the request names; empty when it names none."""
         return self.request.get("model") or ""
@@ -211,7 +229,7 @@ class Turn:
         """Return a chunk of this reply in the strict form; `named` is its id, created or model, if not the usual."""
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
         usual = {"id": self.id, "object": "chat.completion.chunk", "created": int(time.time()), "model": self.model}
-        return Chunk({**usual, **named, "choices": [choice]})
+        return Chunk({**usual, **self.echo, **named, "choices": [choice]})
 
     def hears(self, chunk: Chunk) -> None:
         """Note when the model first spoke."""
@@ -247,16 +265,6 @@ class Turn:
             if message.get("role") == "user":
                 return words(message.get("content"))
         return ""
-
-
-def words(content: Any) -> str:
-    """Return the text of a message's `content`: a string, a list of parts, or null."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    texts = (part.get("text") for part in content if isinstance(part, dict))
-    return " ".join(text for text in texts if isinstance(text, str))
 
 
 Send = Callable[[Chunk], Awaitable[None]]

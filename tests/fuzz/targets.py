@@ -14,6 +14,7 @@ import msgspec
 from feeding import NEXT, cut, hears
 
 from firstword.errors import RequestError, UpstreamProtocolError
+from firstword.platforms import Asked
 from firstword.platforms.agora import platform
 from firstword.providers.openai import Decoder
 from firstword.server.request import read_json
@@ -53,7 +54,7 @@ def request(data: bytes) -> None:
     """Read a voice engine's request: a turn that can be sent on, or a refusal."""
     try:
         body = read_json(data)
-        turn = platform.read(body, headers={}, query={}, path="/chat/completions", key=None)
+        turn = platform.read(Asked(body, {}, {}, "/chat/completions", None))
     except RequestError as refusal:
         msgspec.json.encode(refusal.body())
         return

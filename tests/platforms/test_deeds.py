@@ -9,6 +9,7 @@ from actions_of_a_test import ELEVENLABS, END_CALL, TO_AGENT, TO_NUMBER, tool
 
 from firstword import ActionError, Turn, plugins
 from firstword.action import Action, Agent, Deed
+from firstword.platforms import Asked
 
 REASON = {"reason": "The call is transferred."}
 OVER = {"reason": "The conversation is over."}
@@ -20,7 +21,7 @@ def deed(platform: str, action: Action, **fields: Any) -> Deed:
     """Return what an engine is told to a request with these fields."""
     body = {"model": "m1", "stream": True, "messages": [{"role": "user", "content": "Hi"}], **fields}
     dialect = plugins.load("platforms", platform)
-    turn: Turn = dialect.read(body, headers={}, query={}, path="/chat/completions", key=None)
+    turn: Turn = dialect.read(Asked(body, {}, {}, "/chat/completions", None))
     found: Deed = dialect.act(turn, action)
     return found
 
@@ -142,7 +143,7 @@ def test_an_agent_of_agoras_leaves_after_the_reply(fields: dict[str, Any], agent
 def test_the_agents_id_is_a_session_and_stays_here() -> None:
     """Agora gives each conversation an agent of its own; a provider must not see the field."""
     body = {"messages": [{"role": "user", "content": "Hi"}], "agent_id": "a-1"}
-    turn = plugins.load("platforms", "agora").read(body, headers={}, query={}, path="/", key=None)
+    turn = plugins.load("platforms", "agora").read(Asked(body, {}, {}, "/", None))
     assert turn.session == "a-1" and "agent_id" not in turn.request
 
 

@@ -10,6 +10,7 @@ from caller import Caller
 from served import Served
 
 from firstword import App, BadRequest, Turn
+from firstword.platforms import Asked
 from firstword.platforms.elevenlabs import platform
 from firstword.testing import Upstream
 
@@ -18,7 +19,7 @@ Serve = Callable[[App], Served]
 
 def read(**fields: Any) -> Turn:
     body = {"model": "m1", "stream": True, "messages": [{"role": "user", "content": "Hi"}], **fields}
-    return platform.read(body, headers={}, query={}, path="/chat/completions", key=None)
+    return platform.read(Asked(body, {}, {}, "/chat/completions", None))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from served import Served
 
 from firstword import ActionError, App, BadRequest, Turn
 from firstword.action import Action
+from firstword.platforms import Asked
 from firstword.platforms.vapi import platform
 from firstword.testing import Upstream
 
@@ -20,7 +21,7 @@ Serve = Callable[[App], Served]
 
 def read(**fields: Any) -> Turn:
     body = {"model": "m1", "stream": True, "messages": [{"role": "user", "content": "Hi"}], **fields}
-    return platform.read(body, headers={}, query={}, path="/chat/completions", key=None)
+    return platform.read(Asked(body, {}, {}, "/chat/completions", None))
 
 
 @pytest.mark.parametrize(

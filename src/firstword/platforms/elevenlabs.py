@@ -6,14 +6,14 @@ conversation starts; it and `user_id` are kept in `turn.engine` and never reach 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..action import Action, Deed
 from ..errors import ActionError
 from ..turn import Turn
+from . import Asked
 from ._tools import fitted, listed, properties, required
-from .openai import check, identity
+from .openai import OpenAI, check, identity
 
 EXTRA = "elevenlabs_extra_body"
 ENGINE_FIELDS = frozenset({EXTRA, "user_id"})
@@ -36,26 +36,20 @@ SYSTEM_TOOLS = frozenset(
 )
 
 
-class ElevenLabs:
+class ElevenLabs(OpenAI):
     """Read a request of an ElevenLabs agent."""
 
     engine_tools: frozenset[str] = SYSTEM_TOOLS
 
-    def read(
-        self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
-    ) -> Turn:
-        """Return the turn; `body` is taken over. Raises BadRequest that names the field."""
+    def read(self, asked: Asked) -> Turn:
+        """Return the turn; the body is taken over. Raises BadRequest that names the field."""
+        body = asked.body
         check(body)
         engine = {name: body.pop(name) for name in body.keys() & ENGINE_FIELDS}
         extra = engine.get(EXTRA)
         said = extra if isinstance(extra, dict) else {}
-        return Turn(
-            request=body,
-            stream=bool(body.get("stream")),
-            key=key,
-            headers=headers,
-            query=query,
-            path=path,
+        return asked.turn(
+            "elevenlabs",
             engine=engine,
             session=next(filter(None, (identity(said.get(name)) for name in SESSION_NAMES)), None),
             user=identity(engine.get("user_id")) or identity(said.get("user_id")),

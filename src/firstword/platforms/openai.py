@@ -6,12 +6,13 @@ shape that providers understand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..action import Action, Deed
+from ..chunk import Chunk
 from ..errors import ActionError, BadRequest
 from ..turn import Turn
+from . import Asked
 
 FIELDS: tuple[tuple[str, type, str], ...] = (
     ("model", str, "a string"),
@@ -22,26 +23,35 @@ FIELDS: tuple[tuple[str, type, str], ...] = (
 
 
 class OpenAI:
-    """Read a request as the OpenAI API describes it."""
+    """The OpenAI API's own dialect, and what every other one has of it unless it says otherwise."""
 
     engine_tools: frozenset[str] = frozenset()
+    apology: str | None = None
+    resent = "supersede"
+    forgets_images = False
 
-    def read(
-        self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
-    ) -> Turn:
-        """Return the turn; `body` is taken over. Raises BadRequest that names the field."""
-        check(body)
-        return Turn(request=body, stream=bool(body.get("stream")), key=key, headers=headers, query=query, path=path)
+    def read(self, asked: Asked) -> Turn:
+        """Return the turn; the body is taken over. Raises BadRequest that names the field."""
+        check(asked.body)
+        return asked.turn("openai")
 
     def filler(self, words: str) -> str:
         """Return the words as they are."""
         return words
 
+    def opening(self, turn: Turn, id: str) -> Chunk | None:
+        """Return None: there is nothing before a reply."""
+        return None
+
+    def whole(self, completion: dict[str, Any]) -> dict[str, Any]:
+        """Return it as it is."""
+        return completion
+
     def act(self, turn: Turn, action: Action) -> Deed:
         """Raise ActionError: the OpenAI API knows of no call."""
         raise ActionError(
             "Plain chat completions cannot end or transfer a call.",
-            hint="set FIRSTWORD_PLATFORM to the voice engine's: agora, elevenlabs or vapi",
+            hint="name the voice engine in its URL (/vapi/chat/completions), or by FIRSTWORD_PLATFORM",
         )
 
 

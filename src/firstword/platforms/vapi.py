@@ -1,7 +1,8 @@
 """Vapi: OpenAI's request, with the call that it belongs to around it.
 
 Source: Vapi's custom LLM documentation. `call`, `phoneNumber`, `customer` and `metadata` are kept in `turn.engine` and
-never reach a provider. An HTTP error can end a call there: an App for Vapi should have an `apology`.
+never reach a provider. An HTTP error can end a call there, so there is always an apology, in English unless the App has
+one of its own.
 """
 
 from __future__ import annotations
@@ -12,41 +13,34 @@ from typing import Any
 from ..action import Action, Deed
 from ..errors import ActionError
 from ..turn import Turn
+from . import Asked
 from ._tools import fitted, listed, properties
-from .openai import check, identity
+from .openai import OpenAI, check, identity
 
 ENGINE_FIELDS = frozenset({"call", "phoneNumber", "customer", "metadata"})
+APOLOGY = "Sorry, I did not get that. Could you say it again?"
 END, TRANSFER = "endCall", "transferCall"
 
 
-class Vapi:
+class Vapi(OpenAI):
     """Read a request of a Vapi assistant."""
 
     engine_tools: frozenset[str] = frozenset({END, TRANSFER})
+    apology = APOLOGY
 
-    def read(
-        self, body: dict[str, Any], *, headers: Mapping[str, str], query: Mapping[str, str], path: str, key: str | None
-    ) -> Turn:
-        """Return the turn; `body` is taken over. Raises BadRequest that names the field."""
+    def read(self, asked: Asked) -> Turn:
+        """Return the turn; the body is taken over. Raises BadRequest that names the field."""
+        body = asked.body
         check(body)
         engine = {name: body.pop(name) for name in body.keys() & ENGINE_FIELDS}
         call, customer = _object(engine.get("call")), _object(engine.get("customer"))
         customer = customer or _object(call.get("customer"))
-        return Turn(
-            request=body,
-            stream=bool(body.get("stream")),
-            key=key,
-            headers=headers,
-            query=query,
-            path=path,
+        return asked.turn(
+            "vapi",
             engine=engine,
             session=identity(call.get("id")),
             user=identity(customer.get("number")),
         )
-
-    def filler(self, words: str) -> str:
-        """Return the words as they are."""
-        return words
 
     def act(self, turn: Turn, action: Action) -> Deed:
         """Return the call of `endCall` or `transferCall`. Raises ActionError when the assistant has not that tool."""

@@ -13,7 +13,7 @@ from typing import Any
 from .. import calls
 from ..calls import Call
 from ..errors import UpstreamSilent
-from ..platforms import Platform
+from ..platforms import of
 from ..stages.fill import suits
 from ..tools import Tool
 from ..turn import CallNext, Seen, Send, Stage, Turn
@@ -31,7 +31,6 @@ Json = dict[str, Any]
 class Offer:
     """What an App offers to every turn. `strict`: whoever may be asked knows the strict mode of schemas."""
 
-    platform: Platform
     toolbox: Toolbox
     jobs: Jobs
     limits: Limits
@@ -125,7 +124,7 @@ class _Rounds:
             if tool is not None and tool.filler and tool.name not in self._said:
                 self._said.add(tool.name)
                 spaced = tool.filler if tool.filler[-1].isspace() else f"{tool.filler} "
-                await self._spoken.fill(self._offer.platform.filler(spaced))
+                await self._spoken.fill(of(self._turn).filler(spaced))
                 return
 
     def _tell(self, answer: Answer, called: list[Call], results: Mapping[str, str]) -> None:

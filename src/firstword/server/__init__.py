@@ -18,13 +18,14 @@ from ..admission import Gate
 from ..clock import Timer, timeout, was_cancelled
 from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamSilent, UpstreamTimeout
 from ..mistakes import log_mistake
-from ..platforms import Platform
-from ..policy import Policy
+from ..platforms import Asked
 from ..telemetry import Counts
-from ..turn import CallNext, Turn, nothing
+from ..turn import CallNext, Seen, Send, Turn, nothing
 from .apology import said_instead
 from .pages import Info, Pages
+from .reading import Reader
 from .request import Gone, read_body, read_headers, read_json, read_query
+from .routes import CHAT, CHAT_PATHS, PLAIN, Route, route
 from .writers import ASGISend, EventWriter, Exchange, ObjectWriter, refuse, send_json
 
 log = logging.getLogger("firstword")
@@ -33,12 +34,6 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Writer: TypeAlias = EventWriter | ObjectWriter
 AfterTurn: TypeAlias = Callable[[Turn], Awaitable[None]]
-
-# The last four are what comes of pasting a full URL where a base URL was asked for; users of Vapi and ElevenLabs do.
-_TAIL = "/chat/completions"
-CHAT_PATHS = frozenset(
-    {_TAIL, f"/v1{_TAIL}", _TAIL + _TAIL, f"/v1{_TAIL}{_TAIL}", f"{_TAIL}/v1{_TAIL}", f"/v1{_TAIL}/v1{_TAIL}"}
-)
 
 LINE = "turn ended id=%s status=%d outcome=%s first_word=%.4f seconds=%.4f%s"
 
@@ -84,10 +79,9 @@ class Server:
         self,
         handler: CallNext,
         *,
-        platform: Platform,
+        reader: Reader,
         gate: Gate,
         bounds: Bounds,
-        policy: Policy,
         info: Info,
         counts: Counts,
         after: AfterTurn | None = None,
@@ -95,10 +89,9 @@ class Server:
         debug: bool = False,
     ) -> None:
         self._handler = handler
-        self._platform = platform
+        self._reader = reader
         self._gate = gate
         self._bounds = bounds
-        self._policy = policy
         self._after = after
         self._actions = actions
         self._debug = debug
@@ -111,10 +104,11 @@ class Server:
             path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
             if "//" in path:  # a base URL that ends with a slash, and a path that begins with one
                 path = "/" + "/".join(part for part in path.split("/") if part)
-            if path not in CHAT_PATHS:
-                await self._pages.answer(path, scope, send)
+            where = PLAIN if path in CHAT_PATHS else route(path, self._reader.is_platform)
+            if where is not None and where.is_turn:
+                await self._chat_completions(scope, receive, send, where, clock.now())
             else:
-                await self._chat_completions(scope, receive, send, clock.now())
+                await self._pages.answer(path if where is None else where.tail, scope, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -127,10 +121,13 @@ class Server:
                 job.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _chat_completions(self, scope: Scope, receive: Receive, send: ASGISend, received: float) -> None:
+    async def _chat_completions(
+        self, scope: Scope, receive: Receive, send: ASGISend, where: Route, received: float
+    ) -> None:
         try:
             exchange: Exchange | None = scope.get("extensions", {}).get(EXCHANGE)
-            turn = await self._read_turn(scope, receive, exchange, received)
+            turn = await self._read_turn(scope, receive, exchange, where)
+            turn.timeline.received = received
         except RequestError as error:
             await refuse(send, error)
             return
@@ -206,9 +203,9 @@ class Server:
         await asyncio.gather(answer, gone, return_exceptions=True)
         return why if answer.cancelled() else answer.result()
 
-    async def _read_turn(self, scope: Scope, receive: Receive, exchange: Exchange | None, received: float) -> Turn:
+    async def _read_turn(self, scope: Scope, receive: Receive, exchange: Exchange | None, where: Route) -> Turn:
         if scope["method"] != "POST":
-            raise MethodNotAllowed(f"{_TAIL} takes POST.", allow=["POST"])
+            raise MethodNotAllowed(f"{CHAT} takes POST.", allow=["POST"])
         headers = read_headers(scope["headers"])
         key = self._gate.admit(headers, scope.get("client"))
         admitted = clock.now()
@@ -216,11 +213,9 @@ class Server:
         here = None if exchange is None else exchange.take_body()
         body = await read_body(receive, headers, here, limit=bounds.max_body, within=bounds.body_timeout)
         query = read_query(scope.get("query_string", b""))
-        turn = self._platform.read(read_json(body), headers=headers, query=query, path=scope["path"], key=key)
-        turn.timeline.received = received
+        turn = self._reader.read(Asked(read_json(body), headers, query, scope["path"], key), where)
         turn.timeline.admitted = admitted
         turn.timeline.prepared = clock.now()
-        turn.policy = self._policy
         if self._actions is not None:
             self._actions.begin(turn)
         return turn
@@ -228,7 +223,7 @@ class Server:
     async def _answer(self, turn: Turn, writer: Writer) -> Cut | None:
         """Answer one turn: exactly one ending, whatever happens."""
         try:
-            await self._handler(turn, writer)
+            await self._handler(turn, _echoing(turn, writer) if turn.echo else writer)
             if not (writer.has_spoken or turn.silent or turn.policy.apology is None):
                 raise UpstreamSilent(model=turn.model)
             await writer.close()
@@ -312,6 +307,11 @@ def _more_facts(turn: Turn) -> str:
 def _one_word(name: str) -> str:
     """Return a model's name as one word of a line: without a list of models it is whatever the caller wrote."""
     return "".join(sign if sign.isprintable() and sign not in " ,=" else "?" for sign in name[:MAX_NAME])
+
+
+def _echoing(turn: Turn, send: Send) -> Send:
+    """Return a `send` that puts what the engine wants back into every chunk."""
+    return Seen(turn, lambda chunk: chunk.changed(**turn.echo), send)
 
 
 def _timer(turn: Turn, call: Callable[[], None]) -> Timer:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ..chunk import Chunk
 from ..errors import AllModelsFailed, RequestError, Stopping, UpstreamError, UpstreamSilent
+from ..platforms import of
 from ..turn import Turn
 
 # Of what no other try could mend: nothing was wrong with the request, and somebody waits for a word.
@@ -35,6 +36,8 @@ def said_instead(turn: Turn, writer: Begun) -> str | None:
         return None
     if not writer.status:
         final = isinstance(error, UpstreamError) and not (error.retryable or isinstance(error, SPOKEN_FOR))
+        if final and of(turn).apology is not None:
+            final = False  # there is no telling this engine: an error of any kind ends the call
         return None if final or isinstance(error, (RequestError, Stopping)) else policy.apology
     if writer.last is None or turn.is_calling or _calls(writer.last) or (writer.has_spoken and _ends(writer.last)):
         return None  # half a call to a tool: words behind it would be taken for its end; or nothing is missing

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from . import CHAT_PATHS, EXCHANGE
+from . import EXCHANGE
+from .routes import CHAT
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers; nobody's are longer, and uvicorn sets no limit
 HEAD_TIMEOUT = 15.0  # seconds for a new connection to send its first head
@@ -22,7 +23,7 @@ USUAL_BODY = 1024 * 1024  # bytes; a larger one (images) comes in pieces, which 
 UNKNOWN = b"unknown"  # the length of a body that comes in chunks
 
 _SIZE_LINES = tuple(b"%x\r\n" % size for size in range(1024))  # an event is rarely longer; formatting costs more
-_CHAT_URLS = frozenset(path.encode() for path in CHAT_PATHS)
+_TURN = CHAT.encode()
 
 
 class Exchange:
@@ -214,7 +215,8 @@ class VoiceProtocol(HttpToolsProtocol):
         """Take a turn's request over; leave any other to uvicorn."""
         self._head_size = None
         path, _, query = self.url.partition(b"?")
-        if path in _CHAT_URLS and self._is_usual():
+        # A path that is not plain is uvicorn's to decode.
+        if path.endswith(_TURN) and b"%" not in path and path.isascii() and self._is_usual():
             scope: MutableMapping[str, Any] = cast("MutableMapping[str, Any]", self.scope)
             scope.update(method="POST", path=path.decode(), raw_path=path, query_string=query)
             self._exchange = Exchange(self, scope, keep_alive=self.parser.should_keep_alive())

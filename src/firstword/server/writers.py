@@ -16,6 +16,7 @@ from .. import clock
 from ..chunk import Chunk
 from ..collect import completion
 from ..errors import Error, UpstreamProtocolError
+from ..platforms import of
 from ..turn import Turn
 from ..wire import DONE, frame
 from .apology import conclusion
@@ -191,7 +192,13 @@ class EventWriter:
 
     def _start(self) -> None:
         self.status = 200
-        self._turn.timeline.sent = clock.now()
+        turn = self._turn
+        turn.timeline.sent = clock.now()
+        if turn.interruptable is None and turn.voice is None:
+            return
+        opening = of(turn).opening(turn, self.last.data.get("id") or turn.id if self.last is not None else turn.id)
+        if opening is not None:
+            self._held.insert(0, opening.frame)
 
 
 class ObjectWriter:
@@ -219,7 +226,7 @@ class ObjectWriter:
 
     async def close(self) -> None:
         """Send the whole reply."""
-        whole = completion(self._chunks)
+        whole = of(self._turn).whole(completion(self._chunks))
         self._turn.reply.chunks = self._chunks
         self.status = 200
         self._turn.timeline.sent = clock.now()

@@ -19,7 +19,7 @@ from ..agents import Agents
 from ..calls import new_id
 from ..chunk import Chunk
 from ..errors import ActionError
-from ..platforms import Platform
+from ..platforms import of
 from ..transport import Transport
 from ..turn import CallNext, Seen, Send, Stage, Turn
 
@@ -35,8 +35,7 @@ class Actions:
     Raises ConfigError.
     """
 
-    def __init__(self, platform: Platform, transport: Transport, agora: Mapping[str, Any] | None) -> None:
-        self._platform = platform
+    def __init__(self, transport: Transport, agora: Mapping[str, Any] | None) -> None:
         self._agents = None if agora is None else Agents(transport, **agora)
 
     def begin(self, turn: Turn) -> None:
@@ -46,7 +45,7 @@ class Actions:
             self._agents.stay(turn)
 
     def _judge(self, turn: Turn, action: Action) -> Deed:
-        deed = self._platform.act(turn, action)
+        deed = of(turn).act(turn, action)
         if deed.agent is not None and self._agents is None:
             raise ActionError(
                 "The server has no keys of Agora's REST API, by which an agent leaves.",

@@ -16,8 +16,9 @@ from ..calls import going_on
 from ..chunk import Chunk, Unspoken
 from ..clock import Timer
 from ..errors import UpstreamSilent
-from ..platforms import Platform
-from ..turn import CallNext, Send, Stage, Turn, words
+from ..message import words
+from ..platforms import of
+from ..turn import CallNext, Send, Stage, Turn
 
 # Pipecat has the model begin each answer with one of these, and takes it off again.
 # Source: https://docs.pipecat.ai/server/utilities/turn-management/filter-incomplete-turns
@@ -25,7 +26,7 @@ MARKS = frozenset("✓○◐")
 DEMANDS_A_MARK = re.compile(r"first (character|symbol|sign)\b", re.IGNORECASE)
 
 
-def fill(platform: Platform) -> Stage:
+def fill() -> Stage:
     """Return the stage that says one of `turn.policy.fillers` when nothing was said by `turn.policy.fill_after`.
 
     The words get the form that the platform wants. They commit the reply: what fails from then on has no status of
@@ -36,7 +37,7 @@ def fill(platform: Platform) -> Stage:
         if not turn.stream:
             await call_next(turn, send)
             return
-        filler = _Filler(turn, send, platform)
+        filler = _Filler(turn, send)
         try:
             await call_next(turn, filler)
             await filler.finish()
@@ -64,9 +65,8 @@ def _demands_a_mark(message: dict[str, Any]) -> bool:
 class _Filler:
     """The `send` below this stage."""
 
-    def __init__(self, turn: Turn, send: Send, platform: Platform) -> None:
+    def __init__(self, turn: Turn, send: Send) -> None:
         self._turn = turn
-        self._platform = platform
         self._named: dict[str, Any] = {}  # what says that a chunk is a part of the reply which the filler has begun
         self._send = send
         self._has_answer = False  # the answer's own first word was spoken
@@ -87,7 +87,7 @@ class _Filler:
             return  # a hook in a thread may have taken the fillers out in this very moment
         turn.filled = True
         turn.corked = False
-        chunk = turn.chunk({"role": "assistant", "content": self._platform.filler(_chosen(turn))})
+        chunk = turn.chunk({"role": "assistant", "content": of(turn).filler(_chosen(turn))})
         self._named = {name: chunk.data[name] for name in ("id", "created", "model")}
         if self._write is None:
             self._saying = asyncio.ensure_future(self._send(chunk))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...turn import words as text_of
+from ...message import words as text_of
 from .instance import instance
 from .schema import STEPS
 from .words import CHINESE, HAN, LONGEST_NAME, QUOTED, answer, last_said, last_words, name_words, numbers

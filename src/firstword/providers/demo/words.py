@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ...turn import words as text_of
+from ...message import words as text_of
 from .pictures import Picture, pictures
 
 Messages = Sequence[Mapping[str, Any]]

@@ -1,0 +1,97 @@
+"""Which voice engine a request comes from: a table of marks, each with its reason.
+
+A mark is something that its engine alone sends: a field's name and its shape, a parameter of the URL, a header. What
+callers or prompts say is never looked at. The first line of the table that fits counts; what fits none is plain OpenAI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from . import Asked
+
+PLAIN = "openai"
+
+
+class Mark(NamedTuple):
+    """One line: `name` stands in the request's `where`, and `fits` says whether its value is the engine's."""
+
+    platform: str
+    where: str  # "body", "message", "query" or "header"
+    name: str
+    fits: Callable[[Any], bool]
+    why: str
+
+
+def _any(value: Any) -> bool:
+    return True
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _has(*names: str) -> Callable[[Any], bool]:
+    """Return what fits an object with one of these fields."""
+    return lambda value: isinstance(value, dict) and not value.keys().isdisjoint(names)
+
+
+def _starts(*words: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value.lower().startswith(words)
+
+
+MARKS: tuple[Mark, ...] = (
+    Mark("elevenlabs", "body", "elevenlabs_extra_body", _any, "named after it: what the client sent at the start"),
+    Mark("vapi", "body", "call", _has("id", "orgId", "assistantId"), "Vapi adds the call to each request"),
+    Mark("vapi", "body", "phoneNumber", _object, "and the number that was called"),
+    Mark("telnyx", "body", "extra_metadata", _object, "Telnyx' place for the call's ids"),
+    Mark("hume", "query", "custom_session_id", _any, "Hume adds it to the URL of the language model"),
+    Mark("hume", "message", "models", _has("prosody"), "Hume tells how the words were spoken"),
+    Mark("did", "message", "created_at", _any, "D-ID alone dates its messages so"),
+    Mark("agora", "body", "turn_id", _any, "Agora's `vendor: custom` adds it"),
+    Mark("agora", "body", "interruptable", _any, "and this"),
+    Mark("agora", "message", "turn_id", _any, "and this, to messages"),
+    Mark("agora", "message", "metadata", _has("source", "interrupted", "original", "user", "vpids"), "and this"),
+    Mark("agora", "body", "context", _has("presence", "appId", "userId", "channel"), "Agora's RTM presence"),
+    Mark("agora", "body", "agent_uid", _any, "the keys that integrators put into `llm.params`: the agent's uid"),
+    Mark("agora", "body", "user_uid", _any, "the caller's uid"),
+    Mark("agora", "body", "app_id", _any, "the project"),
+    Mark("agora", "body", "agent_id", _any, "the agent"),
+    Mark("agora", "body", "channel", _any, "the channel"),
+    Mark("agora", "body", "params", _object, "some versions send `llm.params` as they are"),
+    Mark("agora", "query", "channel", _any, "the same keys in the URL"),
+    Mark("agora", "query", "agent_id", _any, "the agent, for `turn.end_call()`"),
+)
+
+_BODY = {mark.name for mark in MARKS if mark.where == "body"}
+_MESSAGE = frozenset(mark.name for mark in MARKS if mark.where == "message")
+_QUERY = {mark.name for mark in MARKS if mark.where == "query"}
+_HEADER = {mark.name for mark in MARKS if mark.where == "header"}
+
+
+def detected(asked: Asked) -> str:
+    """Return the name of the platform that a request comes from."""
+    mark = found(asked)
+    return PLAIN if mark is None else mark.platform
+
+
+def found(asked: Asked) -> Mark | None:
+    """Return the first mark that a request bears."""
+    body = asked.body
+    messages = body.get("messages")
+    # Told apart at a glance, because conversations are long and most requests are marked elsewhere, or nowhere.
+    listed = messages if isinstance(messages, list) else []
+    marked = [each for each in listed if isinstance(each, dict) and not _MESSAGE.isdisjoint(each)]
+    if not (marked or body.keys() & _BODY or asked.query.keys() & _QUERY or asked.headers.keys() & _HEADER):
+        return None
+    places: Mapping[str, Sequence[Mapping[str, Any]]] = {
+        "body": [body],
+        "message": marked,
+        "query": [asked.query],
+        "header": [asked.headers],
+    }
+    for mark in MARKS:
+        if any(mark.name in place and mark.fits(place[mark.name]) for place in places[mark.where]):
+            return mark
+    return None
