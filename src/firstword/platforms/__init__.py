@@ -13,7 +13,7 @@ from ..chunk import Chunk
 from ..turn import Turn
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """A request as it came. `body` is taken over by who reads it; names of headers are in lower case."""
 

@@ -64,10 +64,9 @@ MARKS: tuple[Mark, ...] = (
     Mark("agora", "query", "agent_id", _any, "the agent, for `turn.end_call()`"),
 )
 
-_BODY = {mark.name for mark in MARKS if mark.where == "body"}
-_MESSAGE = frozenset(mark.name for mark in MARKS if mark.where == "message")
-_QUERY = {mark.name for mark in MARKS if mark.where == "query"}
-_HEADER = {mark.name for mark in MARKS if mark.where == "header"}
+_BODY, _MESSAGE, _QUERY, _HEADER = (
+    frozenset(mark.name for mark in MARKS if mark.where == where) for where in ("body", "message", "query", "header")
+)
 
 
 def detected(asked: Asked) -> str:
@@ -83,7 +82,7 @@ def found(asked: Asked) -> Mark | None:
     # Told apart at a glance, because conversations are long and most requests are marked elsewhere, or nowhere.
     listed = messages if isinstance(messages, list) else []
     marked = [each for each in listed if isinstance(each, dict) and not _MESSAGE.isdisjoint(each)]
-    if not (marked or body.keys() & _BODY or asked.query.keys() & _QUERY or asked.headers.keys() & _HEADER):
+    if not marked and _BODY.isdisjoint(body) and _QUERY.isdisjoint(asked.query) and _HEADER.isdisjoint(asked.headers):
         return None
     places: Mapping[str, Sequence[Mapping[str, Any]]] = {
         "body": [body],

@@ -69,8 +69,10 @@ class Reader:
     def read(self, asked: Asked, route: Route) -> Turn:
         """Return the turn that a request asks for. Raises BadRequest that names the field."""
         session = route.session
-        for place in self._places:
-            session = session or _found(asked, place)
+        for kind, name in self._places:
+            if session is not None:
+                break
+            session = _found(asked, kind, name)
         if session is not None and len(session) > MAX_SESSION:
             raise BadRequest(f"The session's name is longer than {MAX_SESSION} signs.", hint="send its digest")
         name = route.platform or self._platform or detected(asked)
@@ -86,9 +88,8 @@ class Reader:
         return turn
 
 
-def _found(asked: Asked, place: Place) -> str | None:
+def _found(asked: Asked, kind: str, name: str) -> str | None:
     """Return the session's name, if it stands in this place."""
-    kind, name = place
     if kind == "header":
         return asked.headers.get(name) or None
     if kind == "query":
