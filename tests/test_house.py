@@ -18,7 +18,7 @@ Sources = Mapping[str, str]  # by the full name of a module, or the path of a fi
 FLOORS = {
     **dict.fromkeys(["errors", "clock", "threads", "mistakes"], 1),
     **dict.fromkeys(["wire", "admission", "policy", "health", "settings", "plugins", "schema", "addresses"], 2),
-    **dict.fromkeys(["action", "message", "chunk", "collect", "calls", "transport"], 3),
+    **dict.fromkeys(["action", "message", "chunk", "collect", "calls", "history", "transport"], 3),
     **dict.fromkeys(["turn"], 4),
     **dict.fromkeys(["providers", "platforms", "telemetry", "tools", "who"], 5),
     **dict.fromkeys(["server", "model", "roster", "relay", "race", "own", "serving"], 6),
@@ -26,7 +26,7 @@ FLOORS = {
     **dict.fromkeys(["app", "building"], 7),
     **dict.fromkeys(["firstword", "cli", "commands", "__main__", "testing"], 8),
 }
-DIALECTS = ("wire", "action", "message", "chunk", "collect", "calls", "providers", "platforms")
+DIALECTS = ("wire", "action", "message", "chunk", "collect", "calls", "history", "providers", "platforms")
 DOES_IO = ("asyncio", "socket", "ssl", "http", "urllib.request", "threading", "subprocess")
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 60

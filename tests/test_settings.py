@@ -16,6 +16,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("base_url", "LLM_BASE_URL", "http://one.example/v1", "http://one.example/v1", "http://two.example/v1"),
     ("api_key", "LLM_API_KEY", "sk-one", SecretStr("sk-one"), "sk-two"),
     ("model", "LLM_MODEL", "gpt-5-mini", "gpt-5-mini", "llama3:8b"),
+    ("strict", "LLM_STRICT", "true", True, False),
     ("models", "FIRSTWORD_MODELS", "m1, groq:m2", ["m1", "groq:m2"], ["m3"]),
     ("keys", "FIRSTWORD_KEYS", "one, two", [SecretStr("one"), SecretStr("two")], ["three"]),
     ("open", "FIRSTWORD_OPEN", "true", True, False),

@@ -56,6 +56,7 @@ class App:
         base_url: str | None = None,
         api_key: str | None = None,
         model: str | None = None,
+        strict: bool | None = None,
         keys: Sequence[str] | None = None,
         open: bool | None = None,
         platform: str | None = None,

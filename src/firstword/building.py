@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import plugins
 from .admission import Gate
 from .errors import ConfigError
 from .health import Budget
 from .model import Model
 from .platforms import named
 from .policy import Policy
-from .roster import DIALECT, EMBEDDED, Roster, as_model, check_new, where
+from .roster import DIALECT, EMBEDDED, Roster, as_model, check_new, speaks, where
 from .rounds.call_tools import Offer, call_tools
 from .rounds.jobs import Jobs
 from .rounds.toolbox import Toolbox, knows_strict
@@ -80,7 +79,7 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
     sessions = places(settings.session)
     held = _held_key(settings)
     for each in [Model("any", settings.base_url, held), *listed]:
-        plugins.load("providers", each.provider)
+        speaks(each, settings.base_url, strict=settings.strict)
         _proxy_for(split(where(each, settings.base_url))[0])
     for position, each in enumerate(listed):
         check_new(each.name, (other.name for other in listed[:position]))
@@ -110,6 +109,7 @@ class Built:
             self.transport,
             base_url=settings.base_url,
             api_key=written.held_key,
+            strict=settings.strict,
             default=settings.model,
             callers_pay=written.gate.passes_keys,
             extra=Budget(settings.hedge_share),

@@ -44,13 +44,15 @@ class Model:
     """Something that can answer: a provider, a model's name there, and a key.
 
     `name` is what its server calls it. `base_url` is the App's when left out, and `api_key` then too; a model
-    elsewhere needs a key of its own. Without any key the caller's goes through.
+    elsewhere needs a key of its own. Without any key the caller's goes through. `strict`: its server refuses what it
+    does not know, so it gets the plainest form of a conversation (docs/history.md).
     """
 
     name: str
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     provider: str = "openai"
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -18,14 +18,23 @@ def known(kind: str) -> list[str]:
     return sorted(_ours(kind) | set(_entry_points(kind)))
 
 
+def ours(kind: str) -> dict[str, Any]:
+    """Return the objects of our own files of a kind, by their names."""
+    return {name: _object(kind, name) for name in sorted(_ours(kind))}
+
+
 def load(kind: str, name: str) -> Any:
     """Return the object `name` of a kind. Raises ConfigError that names what is known."""
     if name in _ours(kind):
-        return getattr(importlib.import_module(f"firstword.{kind}.{name}"), kind.removesuffix("s"))
+        return _object(kind, name)
     others = _entry_points(kind)
     if name in others:
         return others[name].load()
     raise ConfigError(f"There is no {kind.removesuffix('s')} {name!r}.", hint=f"one of: {', '.join(known(kind))}")
+
+
+def _object(kind: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"firstword.{kind}.{name}"), kind.removesuffix("s"))
 
 
 def _ours(kind: str) -> set[str]:

@@ -15,9 +15,10 @@ from . import clock, plugins
 from .errors import BadRequest, ConfigError, UpstreamError
 from .health import Budget
 from .model import Again, Model, embedded, listed, remote
-from .providers import Embedded, Remote
+from .providers import Embedded, Provider, Remote
+from .providers.openai import OpenAI
 from .race import Runner, once_more, race
-from .transport import Transport
+from .transport import Transport, split
 from .turn import CallNext, Send, Turn
 
 DIALECT = "openai"  # what a server speaks when nobody says otherwise
@@ -28,6 +29,7 @@ class Roster:
     """All that may answer, made ready within the event loop that it lives in.
 
     base_url, api_key: where a model is that names no other place, and the server's own key for that place.
+    strict: the server at `base_url` refuses what it does not know.
     default: the model of a turn that names none, when there is no list; None = such a turn is refused.
     callers_pay: callers' own keys reach a model that has none.
     extra: what turns may cost beyond one request each.
@@ -41,6 +43,7 @@ class Roster:
         *,
         base_url: str,
         api_key: str | None,
+        strict: bool,
         default: str | None,
         callers_pay: bool,
         extra: Budget,
@@ -48,6 +51,7 @@ class Roster:
         self._transport = transport
         self._base_url = base_url
         self._api_key = api_key
+        self._strict = strict
         self._default = default
         self._callers_pay = callers_pay
         self._has_list = bool(models)
@@ -66,9 +70,8 @@ class Roster:
         self.rest = self._names[models[0].name] if models else self._ready(Model("any"), None, alone=True)
 
     def _ready(self, model: Model, name: str | None, *, alone: bool) -> CallNext:
-        provider = plugins.load("providers", model.provider)
-        if not isinstance(provider, Remote):
-            assert isinstance(provider, Embedded)
+        provider = speaks(model, self._base_url, strict=self._strict)
+        if isinstance(provider, Embedded):
             return embedded(provider)
         self._remotes.append(model)
         url = where(model, self._base_url)
@@ -145,6 +148,27 @@ def where(model: Model, base_url: str) -> str:
     provider = plugins.load("providers", model.provider)
     own: str | None = None if model.provider == DIALECT else getattr(provider, "base_url", None)
     return own or base_url
+
+
+def speaks(model: Model, base_url: str, *, strict: bool) -> Provider:
+    """Return the provider of a model: the one that it names, else the one at whose host it is. Raises ConfigError.
+
+    Somebody who only sets LLM_BASE_URL names none, and Groq refuses what it does not know all the same. `strict` is
+    said of `base_url`.
+    """
+    name, url = model.provider, where(model, base_url)
+    if name == DIALECT:
+        host = split(url)[0].host
+        for its_name, each in plugins.ours("providers").items():
+            if isinstance(each, Remote) and split(each.base_url)[0].host == host:
+                name = its_name
+    provider: Any = plugins.load("providers", name)
+    if model.strict or (strict and url == base_url and isinstance(provider, OpenAI)):
+        if not isinstance(provider, OpenAI):
+            raise ConfigError(f"A model of {name!r} cannot be strict.", hint="leave `strict` out of the Model")
+        provider = provider.strictly()
+    assert isinstance(provider, (Remote, Embedded))
+    return provider
 
 
 def as_model(model: Model | str) -> Model:

@@ -43,6 +43,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("LLM_MODEL"),
         description="The model for a request that names none.",
     )
+    strict: bool = Field(
+        False,
+        validation_alias=AliasChoices("LLM_STRICT"),
+        description="The server behind `LLM_BASE_URL` refuses what it does not know: it gets the plainest form of a "
+        "conversation.",
+    )
     models: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
         description="What may answer, in order of preference, separated by commas, as in `gpt-5-mini,groq:llama3-70b`.",

@@ -19,6 +19,7 @@ from ..chunk import Choice, Chunk
 from ..errors import BadRequest, UpstreamError, UpstreamProtocolError, UpstreamStatusError, UpstreamTruncated
 from ..turn import Turn
 from ..wire import FrameReader, HttpRequest
+from ._accepts import ANYTHING, Accepts, fitted
 from ._errors import read_error, refusal
 from ._strict import Strict
 from ._words import Likeness
@@ -37,9 +38,16 @@ HEADERS = (
 
 
 class OpenAI:
-    """The OpenAI dialect."""
+    """The OpenAI dialect, and any that differs from it in what it accepts."""
 
     base_url = "https://api.openai.com/v1"
+    accepts = ANYTHING
+
+    def strictly(self) -> OpenAI:
+        """Return the same dialect for a server that refuses what is not plain: see `Accepts.strictly`."""
+        strict = type(self)()
+        strict.accepts = self.accepts.strictly()
+        return strict
 
     def request(self, turn: Turn, *, model: str, base_url: str, key: str | None) -> HttpRequest:
         """Return the turn's own body, asked as a stream. A reply in one piece is put together on our side."""
@@ -48,12 +56,18 @@ class OpenAI:
             body["messages"] = mended(body["messages"])
         if not turn.stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        if self.accepts is not ANYTHING:
+            body = self.fit(body, self.accepts)
         headers = HEADERS if not key else (*HEADERS, ("authorization", f"Bearer {key}"))
         try:
             content = msgspec.json.encode(body)
         except RecursionError:
             raise BadRequest("The body is nested too deeply.") from None
         return HttpRequest("POST", join(base_url, PATH), headers, content)
+
+    def fit(self, body: dict[str, Any], accepts: Accepts) -> dict[str, Any]:
+        """Return a request's body as this server accepts it."""
+        return fitted(body, accepts)
 
     def models(self, *, base_url: str, key: str | None) -> HttpRequest:
         """Return the request for the server's list of models."""
