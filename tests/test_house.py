@@ -20,7 +20,7 @@ FLOORS = {
     **dict.fromkeys(["wire", "admission", "policy", "health", "settings", "plugins", "schema", "addresses"], 2),
     **dict.fromkeys(["action", "message", "chunk", "collect", "calls", "history", "transport"], 3),
     **dict.fromkeys(["turn"], 4),
-    **dict.fromkeys(["providers", "platforms", "telemetry", "tools", "who"], 5),
+    **dict.fromkeys(["providers", "platforms", "telemetry", "tools", "who", "images"], 5),
     **dict.fromkeys(["server", "model", "roster", "relay", "race", "own", "serving"], 6),
     **dict.fromkeys(["stages", "rounds", "agents"], 6),
     **dict.fromkeys(["app", "building"], 7),

@@ -22,6 +22,8 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("open", "FIRSTWORD_OPEN", "true", True, False),
     ("platform", "FIRSTWORD_PLATFORM", "openai", "openai", "agora"),
     ("session", "FIRSTWORD_SESSION", "bearer", ["bearer"], ["header:x-call", "body:call.id"]),
+    ("note_interruptions", "FIRSTWORD_NOTE_INTERRUPTIONS", "yes", True, False),
+    ("keep_images", "FIRSTWORD_KEEP_IMAGES", "2", 2, 3),
     ("host", "FIRSTWORD_HOST", "127.0.0.1", "127.0.0.1", "::1"),
     ("port", "FIRSTWORD_PORT", "8001", 8001, 8002),
     ("max_body", "FIRSTWORD_MAX_BODY", "1000", 1000, 2000),

@@ -61,6 +61,8 @@ class App:
         open: bool | None = None,
         platform: str | None = None,
         session: Sequence[str] | None = None,
+        note_interruptions: bool | None = None,
+        keep_images: int | None = None,
         max_body: int | None = None,
         body_timeout: float | None = None,
         connect_timeout: float | None = None,

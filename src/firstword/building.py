@@ -7,13 +7,14 @@ This is the only room that reads the settings.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .admission import Gate
 from .errors import ConfigError
 from .health import Budget
+from .images import Images
 from .model import Model
 from .platforms import named
 from .policy import Policy
@@ -27,6 +28,7 @@ from .server.reading import AUTO, Place, Reader, places
 from .stages.act import Actions, act
 from .stages.fill import fill
 from .stages.hooks import ChunkHook, Hook, before, call, on_chunk
+from .stages.tidy import tidy
 from .telemetry import Counts
 from .transport import Origin, Proxy, Transport, read_proxy, split
 from .turn import CallNext, Stage, Turn, compose, foreign
@@ -123,6 +125,7 @@ class Built:
             counts=Counts(),
             after=self._finish if written.after else None,
             actions=Actions(self.transport, settings.agora()) if written.may_act else None,
+            tidy=_tidy(settings),
             debug=settings.debug,
         )
         if settings.warm:
@@ -176,6 +179,11 @@ def _offer(written: Written, jobs: Jobs) -> Offer:
     limits = Limits(settings.tool_rounds, settings.tool_timeout, settings.tool_max_result, settings.debug)
     urls = [where(each, settings.base_url) for each in written.models] or [settings.base_url]
     return Offer(written.toolbox, jobs, limits, strict=all(map(knows_strict, urls)))
+
+
+def _tidy(settings: Any) -> Callable[[Turn], None]:
+    images = Images(settings.keep_images) if settings.keep_images else None
+    return tidy(notes=settings.note_interruptions, images=images)
 
 
 def _held_key(settings: Any) -> str | None:

@@ -67,6 +67,13 @@ class Settings(BaseSettings):
         description="Where a session's name may stand, before the platform's own place: the first that has it "
         "counts. `bearer` is the caller's key itself.",
     )
+    note_interruptions: bool = Field(
+        False,
+        description="Tell the model that its last reply was cut off by the caller, and which words were heard last.",
+    )
+    keep_images: int = Field(
+        0, ge=0, description="For how many turns an image is put back into the history of an engine that forgets it."
+    )
     host: str = Field("0.0.0.0", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     max_body: int = Field(20 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")

@@ -73,7 +73,7 @@ class Actions(Protocol):
 
 
 class Server:
-    """The ASGI application. `handler` answers turns; `after` hears of each one when it is over."""
+    """The ASGI application. `handler` answers turns; `after` hears of each one that is over; `tidy`: see there."""
 
     def __init__(
         self,
@@ -86,6 +86,7 @@ class Server:
         counts: Counts,
         after: AfterTurn | None = None,
         actions: Actions | None = None,
+        tidy: Callable[[Turn], None] | None = None,
         debug: bool = False,
     ) -> None:
         self._handler = handler
@@ -94,6 +95,7 @@ class Server:
         self._bounds = bounds
         self._after = after
         self._actions = actions
+        self._tidy = tidy
         self._debug = debug
         self._counts = counts
         self._pages = Pages(gate, info, counts)
@@ -214,6 +216,8 @@ class Server:
         body = await read_body(receive, headers, here, limit=bounds.max_body, within=bounds.body_timeout)
         query = read_query(scope.get("query_string", b""))
         turn = self._reader.read(Asked(read_json(body), headers, query, scope["path"], key), where)
+        if turn.platform != "openai" and self._tidy is not None:  # an engine's history, not what a plain client means
+            self._tidy(turn)
         turn.timeline.admitted = admitted
         turn.timeline.prepared = clock.now()
         if self._actions is not None:
