@@ -11,21 +11,25 @@ import importlib.util
 import inspect
 import re
 import threading
+from binascii import a2b_base64
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 import pytest
+from api_of_a_test import Api
 from caller import Caller, turn
 from conftest import ROOT
 from served import Served
+from sounds import pitch, sine
 
 import firstword
 from firstword import App, errors
 from firstword.server import CHAT_PATHS
 from firstword.settings import Settings
 from firstword.testing import Upstream, script
+from firstword.voices._pcm import read_wav, wav
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 DOCUMENTS = [ROOT / name for name in ("README.md", "README-CN.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -196,6 +200,31 @@ async def test_a_table_is_looked_up_and_booked_once(load: Load, serve: Serve, up
     assert (heard.text, again.text) == ("Let me look at the book. It is booked.",) * 2
     assert results[1:] == ["[19,21]", "A table is booked for friday at 21."]
     assert module.booked == [("friday", 21, "Ann")]
+
+
+async def test_a_recorded_greeting_is_played_and_all_else_is_said_by_the_voice(
+    load: Load, serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The folder of audio.py has one recording; the speech endpoint says everything else."""
+    api = Api(cast(Any, serve))
+    api.says("/v1/audio/speech", sine(0.5, 440, rate_hz=24_000), kind="audio/pcm")
+    monkeypatch.setenv("FIRSTWORD_VOICE_BASE_URL", f"{api.url}/v1")
+    (tmp_path / "recorded").mkdir()
+    (tmp_path / "recorded" / "Welcome!.wav").write_bytes(wav(sine(1.0, 880, rate_hz=8_000), 8_000))
+    monkeypatch.chdir(tmp_path)
+    caller = Caller(serve(load("audio").app).url)
+    path = "/audio/chat/completions"
+
+    greeting = await caller.hears({"messages": [{"role": "assistant", "content": "Welcome!"}]}, path=path)
+    answer = await caller.hears(turn("Good day.", stream=False), path=path)
+
+    played, said = (
+        read_wav(a2b_base64(each.json["choices"][0]["message"]["audio"]["data"])) for each in (greeting, answer)
+    )
+    assert (len(played[0]), round(pitch(played[0]), -1)) == (32_000, 880)
+    assert (len(said[0]), round(pitch(said[0]), -1)) == (16_640, 440)
+    assert [asked.json["input"] for asked in api.asked] == ["Good day."]
+    assert api.asked[0].json["voice"] == "coral"
 
 
 def test_every_example_is_short_and_is_run_here() -> None:

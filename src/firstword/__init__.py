@@ -15,6 +15,7 @@ from .errors import (
     TooManyRequests,
     Unauthorized,
     UpstreamError,
+    VoiceError,
 )
 from .model import Model
 from .policy import Policy
@@ -23,6 +24,7 @@ from .turn import Attempt, Called, CallNext, Reply, Send, Stage, Timeline, Turn
 
 if TYPE_CHECKING:
     from .tools.http import HTTPTool
+    from .voices import Sound, Voice, Word
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "Reply",
     "RequestError",
     "Send",
+    "Sound",
     "Stage",
     "Timeline",
     "TooManyRequests",
@@ -50,6 +53,9 @@ __all__ = [
     "Turn",
     "Unauthorized",
     "UpstreamError",
+    "Voice",
+    "VoiceError",
+    "Word",
 ]
 
 
@@ -58,4 +64,8 @@ def __getattr__(name: str) -> Any:
         from .tools.http import HTTPTool
 
         return HTTPTool
+    if name in ("Sound", "Voice", "Word"):
+        from . import voices
+
+        return getattr(voices, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .admission import Gate
 from .building import Built, write_down
@@ -25,6 +25,9 @@ from .roster import check_new
 from .stages.hooks import check_takes
 from .tools.function import Function
 from .transport import Transport
+
+if TYPE_CHECKING:
+    from .voices import Voice
 
 log = logging.getLogger("firstword")
 
@@ -44,6 +47,7 @@ class App:
     base_url, api_key: the OpenAI-compatible API behind the server, and the server's own key for it; without a key
         each caller's goes through.
     keys: gate keys of the callers, for a server with a key of its own; `open=True` lets everybody in.
+    voice: what says replies to engines that want sound, "espeak" or "openai:...", or a Voice of your own.
     What is done against silence: see Policy. `hedge_share` is the share of turns that may cost a second request.
     Times are seconds, sizes bytes. What is left out comes from the environment; the README's table lists all.
     Raises ConfigError, which names the setting and the mend.
@@ -84,6 +88,9 @@ class App:
         agora_basic_secret: str | None = None,
         agora_area: str | None = None,
         agora_agents_api_base_url: str | None = None,
+        voice: str | Voice | None = None,
+        voice_base_url: str | None = None,
+        voice_api_key: str | None = None,
         warm: bool | None = None,
         debug: bool | None = None,
     ) -> None:
@@ -206,6 +213,20 @@ class App:
         self._check_thawed("add_tools")
         for thing in things:
             self._written.toolbox.add(thing)
+
+    def voice(self, function: F) -> F:
+        """Let `voice(text)` say replies to engines that want sound: it returns or yields WAV, PCM at 16 kHz or Sounds.
+
+        What it returns None for the App's other voice says. Raises ConfigError.
+        """
+        from .voices._own import check_voice
+
+        self._check_thawed("voice")
+        check_voice(function)
+        if self._written.voice_function is not None:
+            raise ConfigError("There are two voice functions.", hint="let one call the other")
+        self._written.voice_function = function
+        return function
 
     def run(self, host: str | None = None, port: int | None = None) -> None:
         """Serve until CTRL+C. Raises SystemExit with a sentence when the configuration is wrong."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from . import plugins
 from .admission import Gate
 from .errors import ConfigError
 from .health import Budget
@@ -26,12 +28,18 @@ from .rounds.use import Limits
 from .server import Bounds, Server
 from .server.reading import AUTO, Place, Reader, places
 from .stages.act import Actions, act
+from .stages.aloud import aloud, read_out
 from .stages.fill import fill
 from .stages.hooks import ChunkHook, Hook, before, call, on_chunk
 from .stages.tidy import tidy
 from .telemetry import Counts
 from .transport import Origin, Proxy, Transport, read_proxy, split
 from .turn import CallNext, Stage, Turn, compose, foreign
+
+if TYPE_CHECKING:
+    from .voices import Voice
+
+EMBEDDED_VOICE = "espeak"  # says what no model can, when the App names no voice
 
 
 @dataclass(slots=True)
@@ -49,6 +57,8 @@ class Written:
     before: list[Hook] = field(default_factory=list)
     on_chunk: list[ChunkHook] = field(default_factory=list)
     after: list[Hook] = field(default_factory=list)
+    voice: Voice | None = None
+    voice_function: Callable[..., Any] | None = None  # the user's own, which is asked before it
 
     def copy(self) -> Written:
         """Return one that says the same; what is added to one of them later is not the other's."""
@@ -73,7 +83,8 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
     """
     from .settings import load  # here, because pydantic doubles the time of `import firstword`
 
-    settings = load(**given)
+    voice = given.pop("voice", None)
+    settings = load(**given, voice=voice if isinstance(voice, str) else None)
     if isinstance(models, (str, Model)):
         raise ConfigError("`models` is not a list.", hint="write models=['gpt-5-mini']")
     listed = [_keyed(as_model(each)) for each in models or settings.models]
@@ -87,13 +98,15 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
         check_new(each.name, (other.name for other in listed[:position]))
     keys = [key.get_secret_value() for key in settings.keys]
     holds_key = held is not None or any(model.api_key for model in listed)
+    gate = Gate(keys, holds_key=holds_key, open_to_all=settings.open)
     return Written(
         settings=settings,
         models=listed,
         sessions=sessions,
-        gate=Gate(keys, holds_key=holds_key, open_to_all=settings.open),
+        gate=gate,
         policy=settings.policy(),
         toolbox=Toolbox(engine_tools),
+        voice=_voice(settings, gate) if voice is None or isinstance(voice, str) else _checked(voice),
     )
 
 
@@ -116,8 +129,11 @@ class Built:
             callers_pay=written.gate.passes_keys,
             extra=Budget(settings.hedge_share),
         )
+        self._stages = in_order(written, self.jobs)
+        self._voice = written.voice
+        has_voice = written.voice is not None or written.voice_function is not None
         self.server = Server(
-            compose(in_order(written, self.jobs), self.roster.ask),
+            aloud(compose(self._stages, self.roster.ask), self._speaking, has_voice=has_voice),
             reader=Reader(settings.platform, written.sessions, written.policy),
             gate=written.gate,
             bounds=Bounds(settings.max_body, settings.body_timeout),
@@ -128,8 +144,11 @@ class Built:
             tidy=_tidy(settings),
             debug=settings.debug,
         )
+        self._warming: asyncio.Future[None] | None = None  # of the voice
         if settings.warm:
             self.roster.keep_warm()
+            if self._voice is not None:
+                self._warming = asyncio.ensure_future(self._voice.open())
         self._opening = asyncio.ensure_future(written.toolbox.open()) if written.toolbox.has_sources else None
 
     @property
@@ -146,10 +165,31 @@ class Built:
         for hook in self._written.after:
             await call(hook, turn)
 
+    def _speaking(self) -> CallNext:
+        """Return what answers turns that leave as sound, made with the first of them."""
+        from .server.apology import said_instead
+        from .stages.speak import speak
+        from .voices._own import OwnVoice
+
+        written = self._written
+        if self._voice is None:
+            self._voice = plugins.load("voices", EMBEDDED_VOICE)("", check=False)
+        voice = self._voice
+        if written.voice_function is not None:
+            voice = OwnVoice(written.voice_function, voice)
+        shows = [on_chunk(written.on_chunk)] if written.on_chunk else []  # they see the words below it, and the sound
+        # Over all that says words, fillers too: what is said is sound, whoever says it.
+        return compose([*shows, speak(voice, instead=said_instead), *self._stages], read_out(self.roster.ask))
+
     async def close(self) -> None:
         """Wait for after_turn hooks and jobs, then close every connection."""
         await self.server.drain()
         await self.jobs.drain()
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
+        if self._voice is not None:
+            await self._voice.close()
         if self._opening is not None:
             self._opening.cancel()
         await self._written.toolbox.close()
@@ -184,6 +224,30 @@ def _offer(written: Written, jobs: Jobs) -> Offer:
 def _tidy(settings: Any) -> Callable[[Turn], None]:
     images = Images(settings.keep_images) if settings.keep_images else None
     return tidy(notes=settings.note_interruptions, images=images)
+
+
+def _voice(settings: Any, gate: Gate) -> Voice | None:
+    """Return the voice that the settings name; None when they name none. Raises ConfigError."""
+    if settings.voice is None:
+        return None
+    name, _, rest = settings.voice.partition(":")
+    own = settings.voice_api_key.get_secret_value() if settings.voice_api_key else None
+    is_elsewhere = settings.voice_base_url is not None
+    made: Voice = plugins.load("voices", name)(
+        rest,
+        base_url=settings.voice_base_url or settings.base_url,
+        api_key=own if is_elsewhere else own or _held_key(settings),
+        callers_pay=gate.passes_keys and not is_elsewhere,
+        connect=partial(Transport, connect_timeout=settings.connect_timeout, proxy_for=_proxy_for),
+    )
+    return made
+
+
+def _checked(voice: Any) -> Voice:
+    if not all(callable(getattr(voice, name, None)) for name in ("say", "open", "close")):
+        raise ConfigError("`voice` is neither a name nor a Voice.", hint="write voice='espeak', or use @app.voice")
+    checked: Voice = voice
+    return checked
 
 
 def _held_key(settings: Any) -> str | None:

@@ -121,6 +121,16 @@ class Chunk:
         return self._text
 
     @property
+    def transcript(self) -> str:
+        """The words that are said in the sound of the first choice; empty when there are none."""
+        if not self.may_hold(b"transcript"):
+            return ""
+        deltas = [choice.delta for choice in self.look().choices or () if choice.delta is not None]
+        audio = deltas[0].audio if deltas else None
+        words = audio.get("transcript") if isinstance(audio, dict) else None
+        return words if isinstance(words, str) else ""
+
+    @property
     def finish_reason(self) -> str | None:
         """The first choice's `finish_reason`."""
         if self._seen is None and self._data is None and self._text is not None:

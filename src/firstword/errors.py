@@ -166,6 +166,23 @@ class ToolError(Error):
         self.tool = tool
 
 
+class VoiceError(Error):
+    """A voice did not say what it was given. Before the first sound it is a status, after it the end of the reply."""
+
+    status = 502
+    type = "voice_error"
+    code = "voice_error"
+
+    def __init__(self, message: str, *, status: int = 502, hint: str | None = None, detail: str | None = None) -> None:
+        super().__init__(message, hint=hint, detail=detail)
+        self.status = status
+        if status == 501:
+            self.code = "voice_unavailable"  # nobody has installed one, or named one
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"} if self.status == 501 else {}
+
+
 class ActionError(Error):
     """The engine cannot end or transfer this call. A tool's model is told; of a hook or a stage it ends the turn."""
 

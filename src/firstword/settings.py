@@ -135,6 +135,17 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("AGORA_AGENTS_API_BASE_URL"),
         description="Another host for that API.",
     )
+    voice: str | None = Field(
+        None,
+        description="What turns replies into sound for engines that ask for it: `espeak`, `espeak:de`, "
+        "`openai:gpt-4o-mini-tts`.",
+    )
+    voice_base_url: str | None = Field(
+        None, description="Root of the API of an `openai` voice, if it is not that of the model."
+    )
+    voice_api_key: SecretStr | None = Field(
+        None, description="The server's key for the voice, if it is not that of the model."
+    )
     warm: bool = Field(True, description="Connect to the provider at start, and stay connected.")
     debug: bool = Field(False, description="Log exceptions with their messages, which may hold callers' words.")
 

@@ -78,8 +78,8 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """All the words."""
-        return "".join(chunk.text for chunk in self.chunks)
+        """All the words; of sound, what was said in it."""
+        return "".join(chunk.text or chunk.transcript for chunk in self.chunks)
 
     @property
     def finish_reason(self) -> str | None:
@@ -107,6 +107,19 @@ class Called:
     result: str
     outcome: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Aloud:
+    """How the words of a turn leave as sound of ours.
+
+    voice: the one that the engine names, if it does. format: of a reply in one piece, `wav` or `pcm16`.
+    text: what is said as it is, and no model is asked; None as a rule.
+    """
+
+    voice: str | None = None
+    format: str = "wav"
+    text: str | None = None
 
 
 _POLICY = Policy()
@@ -150,6 +163,8 @@ class Turn:
     state: dict[str, Any] = field(default_factory=dict)  # for your own stages and hooks
     policy: Policy = _POLICY  # what is done against silence; change it by `adjust`
     silent: bool = False  # an answer without a word is meant: no other model is asked, nothing is said instead
+    is_audio: bool = False  # it came to /audio/chat/completions
+    aloud: Aloud | None = None  # its words leave as sound of ours; None: as they are
     filled: bool = False  # a filler was said
     apologised: bool = False  # the apology was said
     is_calling: bool = False  # the model was cut off within a call of a tool, of which half was passed on
@@ -239,7 +254,7 @@ class Turn:
     @property
     def is_plain(self) -> bool:
         """True when the caller heard one model, as it spoke, and nobody and nothing else was asked, or failed."""
-        return not (self.attempts or self.filled or self.called or self.stalls or self.error)
+        return not (self.attempts or self.filled or self.called or self.stalls or self.aloud or self.error)
 
     @property
     def wants_json(self) -> bool:

@@ -21,7 +21,7 @@ from ..mistakes import log_mistake
 from ..platforms import Asked
 from ..telemetry import Counts
 from ..turn import CallNext, Seen, Send, Turn, nothing
-from .apology import said_instead
+from .apology import left_to_say, said_instead
 from .pages import Info, Pages
 from .reading import Reader
 from .request import Gone, read_body, read_headers, read_json, read_query
@@ -251,7 +251,9 @@ class Server:
         try:
             async with timeout(FAIL_TIMEOUT):
                 words = said_instead(turn, writer)
-                turn.apologised = bool(words)
+                if turn.aloud is not None:
+                    words = left_to_say(turn, writer, words)
+                turn.apologised = turn.apologised or bool(words)
                 turn.reply.truncated = bool(writer.status) and turn.timeline.spoke is not None
                 if words is None:
                     await writer.fail(turn.error)
@@ -301,6 +303,7 @@ def _more_facts(turn: Turn) -> str:
     facts = [f"asked={','.join(_one_word(attempt.model) for attempt in turn.attempts)}"] if turn.attempts else []
     facts += [f"model={_one_word(turn.answered_by)}"] if turn.answered_by else []
     facts += [f"tools={len(turn.called)}"] if turn.called else []
+    facts += ["aloud"] if turn.aloud is not None else []
     facts += [name for name in ("filled", "apologised") if getattr(turn, name)]
     facts += ["truncated"] if turn.reply.truncated else []
     facts += [f"stalls={turn.stalls}"] if turn.stalls else []

@@ -6,7 +6,7 @@ import time
 from typing import Any, Protocol
 
 from ..chunk import Chunk
-from ..errors import AllModelsFailed, RequestError, Stopping, UpstreamError, UpstreamSilent
+from ..errors import AllModelsFailed, RequestError, Stopping, UpstreamError, UpstreamSilent, VoiceError
 from ..platforms import of
 from ..turn import Turn
 
@@ -49,6 +49,19 @@ def said_instead(turn: Turn, writer: Begun) -> str | None:
     if how == "finish":
         return ""
     return policy.apology if writer.last.text[-1:].isspace() else f" {policy.apology}"
+
+
+def left_to_say(turn: Turn, writer: Begun, words: str | None) -> str | None:
+    """Return the same for a turn that leaves as sound: what there was to say the voice has said, or cannot say.
+
+    So nothing but an ending is left, once something was heard. A voice that fails ends what it has begun.
+    """
+    if turn.apologised:
+        return ""
+    if not writer.status:
+        return None
+    voice_failed = isinstance(turn.error, VoiceError) and turn.policy.on_cut != "error"
+    return None if words is None and not voice_failed else ""
 
 
 def conclusion(turn: Turn, words: str, last: Chunk | None) -> list[Chunk]:

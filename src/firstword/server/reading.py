@@ -19,7 +19,7 @@ from ..platforms._detect import detected
 from ..platforms.openai import identity
 from ..policy import Policy
 from ..turn import Turn
-from .routes import Route
+from .routes import AUDIO_PATHS, Route
 
 AUTO = "auto"
 BEARER = "bearer"
@@ -79,6 +79,7 @@ class Reader:
         platform = named(name)
         turn = platform.read(asked)
         turn.platform = name
+        turn.is_audio = route.tail in AUDIO_PATHS
         turn.session = session or turn.session
         turn.policy = self._policy
         if platform.apology is not None and self._policy.apology is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import a2b_base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -32,11 +33,12 @@ class Score(list[tuple[float, str]]):
     asked: list[tuple[float, str]]  # when each model was asked, seconds and its name; also those without connection
     seen: list[Record]  # the requests that reached the models, with the times of the jumping clock
     left_open: int = 0  # connections that were still answering when the turn was over; 0 in a good house
+    sound: list[tuple[float, bytes]]  # the sound of a reply, if it has any: seconds, and 16-bit PCM at 16,000 Hz
     turn: Turn | None = None  # the turn; None for a request that was refused before it was one
 
     def __init__(self) -> None:
         super().__init__()
-        self.headers, self.chunks, self.asked, self.seen = {}, [], [], []
+        self.headers, self.chunks, self.asked, self.seen, self.sound = {}, [], [], [], []
 
     @property
     def text(self) -> str:
@@ -103,7 +105,7 @@ class Ear:
         self.score.chunks.append(data)
         self.score.error = data.get("error")
         for choice in (data.get("choices") or ())[:1]:
-            self._words((choice.get("delta") or {}).get("content"), at)
+            self._said(choice.get("delta") or {}, at)
 
     def _whole(self, at: float) -> None:
         data = msgspec.json.decode(self._rest)
@@ -111,7 +113,15 @@ class Ear:
         self.score.done = self.score.error is None
         if self.score.done:
             self.score.chunks.append(data)
-            self._words(data["choices"][0]["message"].get("content"), at)
+            self._said(data["choices"][0]["message"], at)
+
+    def _said(self, delta: Mapping[str, Any], at: float) -> None:
+        audio = delta.get("audio")
+        if isinstance(audio, dict):
+            if audio.get("data"):
+                self.score.sound.append((round(at, DIGITS), a2b_base64(audio["data"])))
+            self._words(audio.get("transcript"), at)
+        self._words(delta.get("content"), at)
 
     def _words(self, words: Any, at: float) -> None:
         if not isinstance(words, str) or not words:
