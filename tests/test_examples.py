@@ -26,7 +26,7 @@ from sounds import pitch, sine
 
 import firstword
 from firstword import App, errors
-from firstword.server import CHAT_PATHS
+from firstword.server.routes import AUDIO_PATHS, CHAT_PATHS
 from firstword.settings import Settings
 from firstword.testing import Upstream, script
 from firstword.voices._pcm import read_wav, wav
@@ -328,7 +328,7 @@ def test_the_readme_names_every_error_and_path(readme: Path) -> None:
     """An error that a caller can meet (of a tool's only the model hears), or a route, is added without a word on it."""
     classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.Error)]
     codes = {each.code for each in classes if each.code is not None and each is not errors.ToolError}
-    paths = {"/models", "/v1/models", "/health", "/ready", "/docs", "/openapi.json", *CHAT_PATHS}
+    paths = {"/models", "/v1/models", "/health", "/ready", "/docs", "/openapi.json", *CHAT_PATHS, *AUDIO_PATHS}
     text = prose(readme)
 
     assert [word for word in sorted(codes | paths) if f"`{word}`" not in text] == []

@@ -44,7 +44,7 @@ def _error(description: str) -> dict[str, Any]:
     return {"description": description, "content": content}
 
 
-def _chat(summary: str, operation: str) -> dict[str, Any]:
+def _chat(summary: str, operation: str, more: dict[str, str] | None = None) -> dict[str, Any]:
     chunk = {"$ref": "#/components/schemas/Chunk"}
     events = {
         "schema": {"type": "string", "description": "Events `data: {chunk}`, the last one `data: [DONE]`."},
@@ -63,7 +63,7 @@ def _chat(summary: str, operation: str) -> dict[str, Any]:
                     "description": "The answer: events while it comes with `stream: true`, else one object.",
                     "content": {"text/event-stream": events, "application/json": whole},
                 },
-                **{status: _error(text) for status, text in _ERRORS.items()},
+                **{status: _error(text) for status, text in sorted({**_ERRORS, **(more or {})}.items())},
             },
         }
     }
@@ -128,18 +128,23 @@ def document() -> dict[str, Any]:
     status = {"type": "object", "properties": {"status": {"type": "string"}}}
     metrics = _page_of("What was counted, for Prometheus.", "text/plain", {"type": "string"})
     metrics["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403")})
+    audio = {"501": "This server has no voice."}
     ready = {"description": "No model is within reach.", "content": {"application/json": {"schema": status}}}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "firstword",
             "version": "1",
-            "description": "The custom LLM server for voice agents: any OpenAI-compatible model behind one URL.",
+            "description": "The custom LLM server for voice agents: any OpenAI-compatible model behind one URL. A "
+            "platform's name may stand before a path (`/vapi/chat/completions`), and so may a session "
+            "(`/s/call-7/chat/completions`).",
         },
         "servers": [{"url": "./"}],
         "paths": {
             "/chat/completions": _chat("Answer a turn.", "chat"),
             "/v1/chat/completions": _chat("The same, where clients add /v1.", "chat_v1"),
+            "/audio/chat/completions": _chat("The same, as sound: 40 ms of PCM an event.", "audio", audio),
+            "/v1/audio/chat/completions": _chat("The same, where clients add /v1.", "audio_v1", audio),
             "/models": {"get": models},
             "/v1/models": {"get": models},
             "/health": {"get": _page_of("The process runs.", "application/json", status)},
@@ -176,7 +181,7 @@ def page() -> str:
     for path, methods in document()["paths"].items():
         for method, operation in methods.items():
             parts.append(f"<h2><b>{method.upper()}</b> <code>{html.escape(path)}</code></h2>")
-            parts.append(f"<p>{html.escape(operation['summary'])}</p><table>")
+            parts.append(f"<p>{_marked(operation['summary'])}</p><table>")
             for status, response in operation["responses"].items():
                 parts.append(f"<tr><td><code>{status}</code></td><td>{_marked(response['description'])}</td></tr>")
             parts.append("</table>")
@@ -189,7 +194,7 @@ def page() -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>firstword</title>'
         '<meta name="viewport" content="width=device-width">'
-        f"<style>{_STYLE}</style><h1>firstword</h1><p>{html.escape(document()['info']['description'])} "
+        f"<style>{_STYLE}</style><h1>firstword</h1><p>{_marked(document()['info']['description'])} "
         f'The whole description, for programs: <a href="openapi.json">openapi.json</a>.</p><pre>{curl}</pre>'
         f"<p>{_marked(_KEYS)}</p><h2>What a request holds</h2>{_fields()}{''.join(parts)}</html>"
     )
