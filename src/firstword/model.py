@@ -45,7 +45,8 @@ class Model:
 
     `name` is what its server calls it. `base_url` is the App's when left out, and `api_key` then too; a model
     elsewhere needs a key of its own. Without any key the caller's goes through. `strict`: its server refuses what it
-    does not know, so it gets the plainest form of a conversation (docs/history.md).
+    does not know, so it gets the plainest form of a conversation (docs/history.md). `thinks`: its answers begin with
+    reasoning, up to `</think>`, although nothing says so, as the template keeps the opening tag to itself.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Model:
     api_key: str | None = field(default=None, repr=False)
     provider: str = "openai"
     strict: bool = False
+    thinks: bool = False
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -75,11 +77,13 @@ def remote(
     *,
     callers_pay: bool = True,
     again: Again | None = None,
+    thinks: bool = False,
 ) -> CallNext:
     """Return the model `name` behind `base_url`; None means the one that the turn names.
 
     `callers_pay` says that callers' own keys reach this model when it has none. `again` is called with what failed
     before anything of the answer came, when asking the same once more may help; in a race the race does that.
+    `thinks`: see Model.
     """
     origin, _ = split(base_url)
 
@@ -111,7 +115,7 @@ def remote(
             if connection.status != 200 or not provider.streams(connection.headers):
                 body = await _read_page(connection, deadline)
                 raise provider.refuse(connection.status, connection.headers, body, secret=key)
-            decoder = provider.decoder(turn, secret=key)
+            decoder = provider.decoder(turn, secret=key, thinks=thinks)
             relay = Relay(turn, send, connection, decoder, deadline=deadline)
             try:
                 await relay.run()

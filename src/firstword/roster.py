@@ -78,6 +78,7 @@ class Roster:
         # The server's key belongs to its own base_url; one elsewhere, on the same host too, may be somebody else's.
         key = model.api_key or (self._api_key if url.rstrip("/") == self._base_url.rstrip("/") else None)
         ask = partial(remote, provider, name, url, key, self._transport, callers_pay=self._callers_pay)
+        ask = partial(ask, thinks=model.thinks) if model.thinks else ask
         return ask(again=_again(ask(), self._extra)) if alone else ask()
 
     def ask(self, turn: Turn, send: Send) -> Awaitable[None]:

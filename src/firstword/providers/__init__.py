@@ -58,8 +58,8 @@ class Remote(Protocol):
     def refuse(self, status: int, headers: Mapping[str, str], body: bytes, *, secret: str | None) -> UpstreamError:
         """Return the error that any other response means; `secret` never stands in it."""
 
-    def decoder(self, turn: Turn, *, secret: str | None) -> Decoder:
-        """Return the reader of one response."""
+    def decoder(self, turn: Turn, *, secret: str | None, thinks: bool = False) -> Decoder:
+        """Return the reader of one response. `thinks`: its answer begins with reasoning, although nothing says so."""
 
 
 @runtime_checkable

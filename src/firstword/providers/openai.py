@@ -22,6 +22,7 @@ from ..wire import FrameReader, HttpRequest
 from ._accepts import ANYTHING, Accepts, fitted
 from ._errors import read_error, refusal
 from ._strict import Strict
+from ._think import Thoughts
 from ._words import Likeness
 
 PATH = "/chat/completions"
@@ -83,11 +84,11 @@ class OpenAI:
         """Return the error of a response that is no stream: the server's own words where it has any."""
         return refusal(status, headers, body, secret=secret)
 
-    def decoder(self, turn: Turn, *, secret: str | None) -> Decoder:
+    def decoder(self, turn: Turn, *, secret: str | None, thinks: bool = False) -> Decoder:
         """Return the reader of one response."""
         options = turn.request.get("stream_options")
         wants_usage = not turn.stream or bool(isinstance(options, dict) and options.get("include_usage"))
-        return Decoder(turn_id=turn.id, model=turn.model, wants_usage=wants_usage, secret=secret)
+        return Decoder(turn_id=turn.id, model=turn.model, wants_usage=wants_usage, secret=secret, thinks=thinks)
 
 
 @lru_cache(maxsize=256)
@@ -101,7 +102,9 @@ def join(base_url: str, path: str) -> str:
 class Decoder:
     """Read one response. Chunks that came before a failure are returned; `failure` then says what happened."""
 
-    def __init__(self, *, turn_id: str, model: str, wants_usage: bool, secret: str | None) -> None:
+    def __init__(
+        self, *, turn_id: str, model: str, wants_usage: bool, secret: str | None, thinks: bool = False
+    ) -> None:
         self.failure: UpstreamError | None = None
         self.done = False
         self.finished = False  # every choice that began has ended
@@ -109,6 +112,8 @@ class Decoder:
         self._frames = FrameReader()
         self._likeness = Likeness()
         self._strict = Strict()
+        self._thoughts = Thoughts(thinks=thinks)
+        self._may_think = True  # it is not seen yet how the answer begins, or its reasoning goes on
         # What every chunk of the reply must say; the first chunk that has something to say sets it.
         self._stencil: dict[str, Any] = {
             "id": turn_id,
@@ -146,6 +151,9 @@ class Decoder:
     def end(self) -> list[Chunk]:
         """Take the end of the body; a last event without its blank line still counts."""
         chunks = self._read(self._frames.end())
+        for index, words in () if self.finished else self._thoughts.rest():
+            choice = {"index": index, "delta": {"content": words}, "finish_reason": None}
+            chunks.append(Chunk({**self._stencil, "choices": [choice]}))
         if self.failure is None and not self.done and not self.finished:
             self.failure = UpstreamTruncated("The model's server ended its answer in the middle.")
         return chunks
@@ -180,6 +188,8 @@ class Decoder:
             look = chunk.look()
         choices = look.choices
         if self._flows and look.id == self._id and look.error is None and choices and _is_usual(choices):
+            if self._may_think and (told := self._told(chunk)) is not chunk:
+                return [] if told is None else [told]
             self._likeness.learn(frame, choices[0].delta.content)  # type: ignore[union-attr]
             return [chunk]
         if look.error is not None:
@@ -198,7 +208,9 @@ class Decoder:
         is_odd = False  # a choice has no delta
         for position, choice in enumerate(choices):
             index = choice.index if isinstance(choice.index, int) else 0
-            self._seen.add(index)
+            if index not in self._seen:
+                self._seen.add(index)
+                self._may_think = True
             if choice.delta is None:
                 is_odd = True
             elif choice.delta.tool_calls:
@@ -224,9 +236,20 @@ class Decoder:
 
     def _mended(self, chunk: Chunk) -> list[Chunk]:
         """Return a chunk with the reply's one id, and calls in the strict form. Who calls nothing pays nothing."""
+        if self._may_think:
+            told = self._told(chunk)
+            if told is None:
+                return []
+            chunk = told
         if not self._called:
             return self._named(chunk)
         return [named for each in self._strict.mend(chunk) for named in self._named(each)]
+
+    def _told(self, chunk: Chunk) -> Chunk | None:
+        """Return a chunk with its reasoning told from its words; None when nothing is left of it."""
+        told = self._thoughts.read(chunk)
+        self._may_think = not self._thoughts.are_over(self._seen)
+        return told
 
     def _named(self, chunk: Chunk) -> list[Chunk]:
         """Give a chunk the reply's one id; the first one brings those that waited for it."""
