@@ -310,7 +310,7 @@ async def test_words_are_data() -> None:
 
 def test_who_cannot_ask_does_not_pay() -> None:
     """No hook, no stage, no tool, no function: no stage of ours, nothing at the turn's begin."""
-    app = app_on("elevenlabs")
+    app = App(platform="elevenlabs", shape="none")
     assert in_order(app._written, Jobs()) == [] and not app._written.may_act
 
 
@@ -330,8 +330,9 @@ async def test_an_answer_behind_hooks_alone_passes_untouched() -> None:
     async def own(chunk: Chunk) -> None:
         raise AssertionError
 
-    await stages[-1](Turn(request={"messages": []}), own, model)
-    assert len(stages) == 3 and sends == [own]
+    await stages[2](Turn(request={"messages": []}), own, model)
+    assert [stage.__qualname__.split(".")[0] for stage in stages] == ["fill", "before", "act", "shape"]
+    assert sends == [own]
 
 
 def test_an_action_is_asked_for_from_a_thread_too() -> None:

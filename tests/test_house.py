@@ -19,7 +19,7 @@ FLOORS = {
     **dict.fromkeys(["errors", "clock", "threads", "mistakes"], 1),
     **dict.fromkeys(["wire", "admission", "policy", "health", "settings", "plugins", "schema", "addresses"], 2),
     **dict.fromkeys(["sentences"], 2),
-    **dict.fromkeys(["action", "message", "chunk", "collect", "calls", "history", "transport"], 3),
+    **dict.fromkeys(["action", "message", "chunk", "collect", "calls", "history", "shaping", "transport"], 3),
     **dict.fromkeys(["turn"], 4),
     **dict.fromkeys(["providers", "platforms", "telemetry", "tools", "who", "images", "voices"], 5),
     **dict.fromkeys(["server", "model", "roster", "relay", "race", "own", "serving"], 6),
@@ -27,7 +27,7 @@ FLOORS = {
     **dict.fromkeys(["app", "building"], 7),
     **dict.fromkeys(["firstword", "cli", "commands", "__main__", "testing"], 8),
 }
-DIALECTS = ("wire", "action", "message", "chunk", "collect", "calls", "history", "providers", "platforms")
+DIALECTS = ("wire", "action", "message", "chunk", "collect", "calls", "history", "shaping", "providers", "platforms")
 DOES_IO = ("asyncio", "socket", "ssl", "http", "urllib.request", "threading", "subprocess")
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 60

@@ -198,8 +198,9 @@ async def test_an_answer_that_is_meant_to_be_silent_is_one(
 
 
 async def test_what_is_off_is_not_there(upstream: Upstream) -> None:
-    """One model and no fillers: neither the race nor the filler stands between the model and the caller."""
-    for app in (App(base_url=upstream.base_url), App(["m1"], base_url=upstream.base_url)):
+    """One model, no fillers, text as it is: nothing stands between the model and the caller."""
+    url = upstream.base_url
+    for app in (App(base_url=url, shape="none"), App(["m1"], base_url=url, shape="none")):
         built = app._build()
         assert in_order(app._written, built.jobs) == [] and built.roster.runners == []
         assert built.roster.rest.__qualname__ == "remote.<locals>.ask"

@@ -39,6 +39,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("fill_after", "FIRSTWORD_FILL_AFTER", "2.5", 2.5, 3.5),
     ("apology", "FIRSTWORD_APOLOGY", "Sorry.", "Sorry.", "I am sorry."),
     ("on_cut", "FIRSTWORD_ON_CUT", "finish", "finish", "error"),
+    ("shape", "FIRSTWORD_SHAPE", "think", "think", "speech"),
     ("tool_rounds", "FIRSTWORD_TOOL_ROUNDS", "2", 2, 7),
     ("tool_timeout", "FIRSTWORD_TOOL_TIMEOUT", "2.5", 2.5, 3.5),
     ("tool_max_result", "FIRSTWORD_TOOL_MAX_RESULT", "1000", 1000, 2000),

@@ -80,6 +80,7 @@ class App:
         fill_after: float | None = None,
         apology: str | None = None,
         on_cut: str | None = None,
+        shape: str | None = None,
         tool_rounds: int | None = None,
         tool_timeout: float | None = None,
         tool_max_result: int | None = None,
@@ -135,6 +136,18 @@ class App:
             raise ConfigError("An on_chunk hook is async.", hint="write a plain `def`, or a stage if it has to wait")
         check_takes(hook, "turn", "chunk")
         self._written.on_chunk.append(hook)
+        return hook
+
+    def read_aloud(self, hook: F) -> F:
+        """Call `hook(turn, text)` with the words of a voice engine's reply; what it returns is heard instead.
+
+        The text has no markup any more and ends where a word does. A plain function, as on_chunk hooks are.
+        """
+        self._check_thawed("read_aloud")
+        if inspect.iscoroutinefunction(hook):
+            raise ConfigError("A read_aloud hook is async.", hint="write a plain `def`, or a stage if it has to wait")
+        check_takes(hook, "turn", "text")
+        self._written.read_aloud.append(hook)
         return hook
 
     def after_turn(self, hook: F) -> F:

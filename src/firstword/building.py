@@ -30,7 +30,8 @@ from .server.reading import AUTO, Place, Reader, places
 from .stages.act import Actions, act
 from .stages.aloud import aloud, read_out
 from .stages.fill import fill
-from .stages.hooks import ChunkHook, Hook, before, call, on_chunk
+from .stages.hooks import ChunkHook, Hook, TextHook, before, call, on_chunk
+from .stages.shape import shape
 from .stages.tidy import tidy
 from .telemetry import Counts
 from .transport import Origin, Proxy, Transport, read_proxy, split
@@ -59,10 +60,12 @@ class Written:
     after: list[Hook] = field(default_factory=list)
     voice: Voice | None = None
     voice_function: Callable[..., Any] | None = None  # the user's own, which is asked before it
+    read_aloud: list[TextHook] = field(default_factory=list)
 
     def copy(self) -> Written:
         """Return one that says the same; what is added to one of them later is not the other's."""
-        lists = {name: getattr(self, name).copy() for name in ("functions", "stages", "before", "on_chunk", "after")}
+        names = ("functions", "stages", "before", "on_chunk", "after", "read_aloud")
+        lists = {name: getattr(self, name).copy() for name in names}
         return replace(self, toolbox=self.toolbox.copy(), **lists)
 
     @property
@@ -208,6 +211,9 @@ def in_order(written: Written, jobs: Jobs) -> list[Stage]:
     if written.may_act:  # over all who may ask for it but hooks, who have asked before; on_chunk hooks see its words
         only_hooks = not (written.stages or written.toolbox or written.functions or written.on_chunk)
         stages.append(act(only_hooks=only_hooks, waits=bool(written.stages)))
+    if written.settings.shape != "none" or written.before:  # a hook may ask for it: `turn.shape = "speech"`
+        # Under act, whose words are the user's own; over stages and tools, whatever speaks in them.
+        stages.append(shape(written.settings.shape, written.read_aloud))
     stages += map(foreign, written.stages)  # the user's own, in the order they were written
     if written.toolbox:
         stages.append(call_tools(_offer(written, jobs)))  # next to the models: a tool runs once however many are asked

@@ -131,6 +131,11 @@ class Chunk:
         return words if isinstance(words, str) else ""
 
     @property
+    def words(self) -> str | None:
+        """Its text, if that was known before anybody looked: words of the first choice, and nothing else; else None."""
+        return self._text if self._seen is None and self._data is None else None
+
+    @property
     def finish_reason(self) -> str | None:
         """The first choice's `finish_reason`."""
         if self._seen is None and self._data is None and self._text is not None:
@@ -185,6 +190,12 @@ class Chunk:
         # Never the words: a chunk in a log line or an assertion of the server must not tell what was said.
         face = "raw" if self._data is None else "made"
         return f"<Chunk {face}>"
+
+
+class Aside(Chunk):
+    """Words of ours between those of a model, as a tool's filler: they are complete, and are said as they are."""
+
+    __slots__ = ()
 
 
 class Unspoken:

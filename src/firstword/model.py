@@ -83,7 +83,6 @@ def remote(
 
     `callers_pay` says that callers' own keys reach this model when it has none. `again` is called with what failed
     before anything of the answer came, when asking the same once more may help; in a race the race does that.
-    `thinks`: see Model.
     """
     origin, _ = split(base_url)
 

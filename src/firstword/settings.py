@@ -103,6 +103,11 @@ class Settings(BaseSettings):
         description="What follows words that were cut off: `apologise`, `finish` or `error`; as a rule the first if "
         "there is an apology, else the last.",
     )
+    shape: Literal["auto", "speech", "think", "none"] = Field(
+        "auto",
+        description="What is not read out: `speech`: reasoning, markup, emoji and the like; `think`: reasoning; "
+        "`none`; `auto`: the first for voice engines, the last for plain clients.",
+    )
     tool_rounds: int = Field(
         5, ge=1, le=100, description="How often in a turn a model may call tools before it has to answer."
     )

@@ -162,6 +162,7 @@ class Turn:
     flush: Callable[[], Awaitable[None]] = field(default=nothing, repr=False)  # write what was corked, now
     state: dict[str, Any] = field(default_factory=dict)  # for your own stages and hooks
     policy: Policy = _POLICY  # what is done against silence; change it by `adjust`
+    shape: str | None = None  # how its words are made fit to be spoken; None = as the App says
     silent: bool = False  # an answer without a word is meant: no other model is asked, nothing is said instead
     is_audio: bool = False  # it came to /audio/chat/completions
     aloud: Aloud | None = None  # its words leave as sound of ours; None: as they are
@@ -172,6 +173,7 @@ class Turn:
     stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
     called: list[Called] = field(default_factory=list)  # the tools that ran here, in the order of their results
     adjusted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know of an adjustment
+    parted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know that an answer is over
     action: Action | None = None  # what the engine is to do when the reply has ended
     deed: Deed | None = None  # how it is told to
     judge: Callable[[Turn, Action], Deed] | None = field(default=None, repr=False)  # says how; None when it is too late

@@ -1,4 +1,4 @@
-"""What is fuzzed: three functions of some bytes, each of which ends in an assertion when a promise is broken.
+"""What is fuzzed: four functions of some bytes, each of which ends in an assertion when a promise is broken.
 
 Rules:
 - The first byte says into what pieces the others are cut, so that a fuzzer finds cuttings as well.
@@ -18,6 +18,8 @@ from firstword.platforms import Asked
 from firstword.platforms.agora import platform
 from firstword.providers.openai import Decoder
 from firstword.server.request import read_json
+from firstword.shaping import Shaper
+from firstword.shaping.signs import BOUND, URL_BOUND
 from firstword.wire import FrameReader
 
 _loop = asyncio.new_event_loop()
@@ -62,6 +64,21 @@ def request(data: bytes) -> None:
     msgspec.json.encode(turn.request)
 
 
+def spoken(data: bytes) -> None:
+    """Make text fit to be spoken: the same is heard however it is cut, and no more is kept back than may be."""
+    texts = [piece.decode("utf-8", "replace") for piece in _cut(data)[1]]
+    text = "".join(texts)
+    for markup in (True, False):
+        once = Shaper(markup=markup)
+        heard = once.feed(text) + once.end()
+        again = Shaper(markup=markup)
+        said = ""
+        for piece in texts:
+            said += again.feed(piece)
+            assert len(again.kept) <= URL_BOUND + BOUND
+        assert said + again.end() == heard
+
+
 def _frames(pieces: list[bytes]) -> list[bytes]:
     reader = FrameReader()
     frames = [frame for piece in pieces for frame in reader.feed(piece)] + reader.end()
@@ -104,9 +121,16 @@ SEEDS: dict[Callable[[bytes], None], list[bytes]] = {
         b'{"role":"tool","tool_call_id":"1","content":""}],"tools":[{"type":"function","function":{"name":"f"}}],'
         b'"context":{"presence":{},"appId":"x"},"stream_options":null,"temperature":1e3}',
     ],
+    spoken: [
+        b"\xff## Menu\n\n- **Soup** *hot* ~~cold~~ `x`\n- [ ] [Bread](https://a.com)\n> ![c](d)\n---\n| a | b |\n|-|-|",
+        b"\x03<think>Hm.</think> <b>Hi</b><br/> &amp; \\*x\\* \\( y \\) $$z$$ <a@b.co> <!-- c --> <|end|>",
+        "\x05See https://www.a.com/b?c=1, www.d.org[1][^2]. \u30103\u2020s\u3011 \U0001f600 1\ufe0f\u20e3".encode(),
+        b"\x02```python\nprint(1)\n```\n~~~\ntext\n~~~\n[1]: https://a.com\n[^2]: Note\n* * *\n_a_ __b__ ***c***",
+    ],
 }
 BROKEN: dict[Callable[[bytes], None], list[bytes]] = {
     response: [b"0" + NEXT + NEXT.replace(b"200", b"284")],
     reply: [],
     request: [],
+    spoken: [],
 }

@@ -20,7 +20,7 @@ from firstword.providers.openai import Decoder
 from firstword.testing import cuts, fails, says, script, talk
 from firstword.wire import DONE, frame
 
-steady = settings(max_examples=400, deadline=None, derandomize=True)
+steady = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def choice(delta: dict[str, Any], finish: str | None = None, index: int = 0) -> dict[str, Any]:

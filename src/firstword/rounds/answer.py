@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..calls import Calls, added, going_on, without_calls
-from ..chunk import Chunk
+from ..chunk import Aside, Chunk
 from ..turn import Send, Turn
 
 MAX_KEPT = 1024 * 1024  # bytes of an answer that are kept, to be sent back with its calls
@@ -46,7 +46,7 @@ class Spoken:
         self.is_filled = True
         self.is_open = False
         self.turn.corked = False
-        await self.send(self.chunk({"content": words}))
+        await self.send(Aside(self.chunk({"content": words}).data))
         self.turn.filled = True  # not sooner: `fill` takes the role out of what stands behind a filler
 
     def add(self, answer: Answer) -> None:

@@ -92,6 +92,8 @@ class _Rounds:
             if not self._spoken.has_words:
                 self._turn.timeline.spoke = None  # the call was no word
             self._turn.corked = False  # what ended the answer stays here: nothing follows at once
+            for call in self._turn.parted:
+                call()  # what was kept back of its words is said before the tools run
             await self._turn.flush()
             is_silent = not (answer.has_words or (self._turn.filled and not filled))
             results = await self._uses.run(ours, lambda: self._fill(ours if is_silent else ()))  # noqa: B023

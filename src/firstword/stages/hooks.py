@@ -13,6 +13,7 @@ from ..turn import CallNext, Seen, Send, Stage, Turn
 
 Hook = Callable[[Turn], Any]
 ChunkHook = Callable[[Turn, Chunk], "Chunk | None"]
+TextHook = Callable[[Turn, str], str]
 
 
 def before(hooks: Sequence[Hook]) -> Stage:
