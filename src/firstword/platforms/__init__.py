@@ -57,6 +57,9 @@ class Platform(Protocol):
     def whole(self, completion: dict[str, Any]) -> dict[str, Any]:
         """Return a reply in one piece, which is a `chat.completion`, as the engine wants it."""
 
+    def mistake(self, body: dict[str, Any], status: int) -> dict[str, Any]:
+        """Return the body of an error, which is OpenAI's, as the engine wants it. `status` is that of HTTP."""
+
     def act(self, turn: Turn, action: Action) -> Deed:
         """Return how the engine is told to end or transfer the call.
 

@@ -6,6 +6,7 @@ callers or prompts say is never looked at. The first line of the table that fits
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,12 @@ class Mark(NamedTuple):
     name: str
     fits: Callable[[Any], bool]
     why: str
+    never: str = ""  # a field of the body that this engine never sends: where it stands, somebody else has sent it
+
+
+# What Agora documents as `metadata.source`; a client may have a `source` of its own.
+SOURCES = frozenset({"asr", "message", "command", "llm", "greeting", "llm_failure", "silence"})
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[^ ]*")
 
 
 def _any(value: Any) -> bool:
@@ -32,36 +39,59 @@ def _object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return type(value) is int
+
+
+def _named(value: Any) -> bool:
+    """Fit the name of somebody or something, which engines send as a number as well."""
+    return type(value) in (str, int) and value != ""
+
+
 def _has(*names: str) -> Callable[[Any], bool]:
     """Return what fits an object with one of these fields."""
     return lambda value: isinstance(value, dict) and not value.keys().isdisjoint(names)
 
 
-def _starts(*words: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and value.lower().startswith(words)
+def _date(value: Any) -> bool:
+    return isinstance(value, str) and _DATE.fullmatch(value) is not None
 
 
+def _told(value: Any) -> bool:
+    """Fit what Agora tells of a message."""
+    if not isinstance(value, dict):
+        return False
+    source = value.get("source")
+    return (isinstance(source, str) and source in SOURCES) or isinstance(value.get("vpids"), list)
+
+
+# Deepgram, Tavus, LiveKit and Pipecat are not here: their requests are those of the OpenAI SDK, and show nothing that
+# others do not. They are read as plain OpenAI, unless the path or a setting names them.
 MARKS: tuple[Mark, ...] = (
     Mark("elevenlabs", "body", "elevenlabs_extra_body", _any, "named after it: what the client sent at the start"),
     Mark("vapi", "body", "call", _has("id", "orgId", "assistantId"), "Vapi adds the call to each request"),
     Mark("vapi", "body", "phoneNumber", _object, "and the number that was called"),
-    Mark("telnyx", "body", "extra_metadata", _object, "Telnyx' place for the call's ids"),
+    Mark("telnyx", "body", "extra_metadata", _object, "the assistant's variables, with `forward_metadata`"),
     Mark("hume", "query", "custom_session_id", _any, "Hume adds it to the URL of the language model"),
     Mark("hume", "message", "models", _has("prosody"), "Hume tells how the words were spoken"),
-    Mark("did", "message", "created_at", _any, "D-ID alone dates its messages so"),
-    Mark("agora", "body", "turn_id", _any, "Agora's `vendor: custom` adds it"),
-    Mark("agora", "body", "interruptable", _any, "and this"),
-    Mark("agora", "message", "turn_id", _any, "and this, to messages"),
-    Mark("agora", "message", "metadata", _has("source", "interrupted", "original", "user", "vpids"), "and this"),
+    Mark("did", "message", "created_at", _date, "D-ID dates its messages, and never names a model", never="model"),
+    Mark("agora", "body", "turn_id", _number, "Agora's `vendor: custom` adds it"),
+    Mark("agora", "body", "interruptable", _flag, "and this"),
+    Mark("agora", "message", "turn_id", _number, "and this, to messages"),
+    Mark("agora", "message", "metadata", _told, "and this: where the message came from, who spoke"),
     Mark("agora", "body", "context", _has("presence", "appId", "userId", "channel"), "Agora's RTM presence"),
-    Mark("agora", "body", "agent_uid", _any, "the keys that integrators put into `llm.params`: the agent's uid"),
-    Mark("agora", "body", "user_uid", _any, "the caller's uid"),
-    Mark("agora", "body", "app_id", _any, "the project"),
-    Mark("agora", "body", "agent_id", _any, "the agent"),
-    Mark("agora", "body", "channel", _any, "the channel"),
+    Mark("agora", "body", "agent_uid", _named, "the keys that integrators put into `llm.params`: the agent's uid"),
+    Mark("agora", "body", "user_uid", _named, "the caller's uid"),
+    Mark("agora", "body", "app_id", _named, "the project"),
+    Mark("agora", "body", "agent_id", _named, "the agent"),
+    Mark("agora", "body", "channel", _named, "the channel"),
     Mark("agora", "body", "params", _object, "some versions send `llm.params` as they are"),
-    Mark("agora", "query", "channel", _any, "the same keys in the URL"),
-    Mark("agora", "query", "agent_id", _any, "the agent, for `turn.end_call()`"),
+    Mark("agora", "query", "channel", _named, "the same keys in the URL"),
+    Mark("agora", "query", "agent_id", _named, "the agent, for `turn.end_call()`"),
 )
 
 _BODY, _MESSAGE, _QUERY, _HEADER = (
@@ -91,6 +121,14 @@ def found(asked: Asked) -> Mark | None:
         "header": [asked.headers],
     }
     for mark in MARKS:
-        if any(mark.name in place and mark.fits(place[mark.name]) for place in places[mark.where]):
+        if any(_bears(place, mark) for place in places[mark.where]) and not _denies(body, mark):
             return mark
     return None
+
+
+def _denies(body: Mapping[str, Any], mark: Mark) -> bool:
+    return bool(mark.never) and body.get(mark.never) is not None
+
+
+def _bears(place: Mapping[str, Any], mark: Mark) -> bool:
+    return mark.name in place and mark.fits(place[mark.name])

@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..action import Action, Deed
 from ..errors import ActionError
 from ..turn import Turn
+
+# What integrators call a function that ends or transfers the call, on engines that have no tool of their own for it.
+END, TRANSFER = "end_call", "transfer_call"
+# Under which names a tool that transfers takes the destination.
+DESTINATIONS = ("to", "destination", "phone_number", "number", "target")
+
+
+def told(
+    turn: Turn, action: Action, *, engine: str, hint: str, ends: Sequence[str] = (), transfers: Sequence[str] = ()
+) -> Deed:
+    """Return the call of the first of these tools that the request lists; what is said stands before it.
+
+    Raises ActionError with this hint when it lists none, and for what `fitted` or `_destination` cannot do.
+    """
+    names, done = (ends, "end a call") if action.to is None else (transfers, "transfer a call")
+    tools = listed(turn)
+    name = next((each for each in names if each in tools), None)
+    if name is None:
+        why = f", because the request lists no tool {names[0]!r}" if names else ""
+        raise ActionError(f"{engine} cannot be told to {done}{why}.", hint=hint)
+    schema = tools[name]
+    known = {"reason": "The conversation is over."} if action.to is None else _destination(name, schema, action)
+    return Deed(action.words, (name, fitted(name, schema, known if properties(schema) else {})))
+
+
+def _destination(name: str, schema: Mapping[str, Any], action: Action) -> dict[str, Any]:
+    """Return what a tool that transfers may want to know. Raises ActionError when it takes no destination."""
+    place = next((each for each in DESTINATIONS if each in properties(schema)), None)
+    if place is None:
+        raise ActionError(
+            f"The engine's tool {name!r} takes no destination.",
+            hint=f"give it a parameter {DESTINATIONS[0]!r}, or have the model call this tool itself",
+        )
+    return {"reason": "The call is transferred.", place: action.number or action.address or action.to}
 
 
 def listed(turn: Turn) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from ..errors import ActionError
 from ..message import Message, words
 from ..turn import Turn
 from . import Asked
-from .openai import OpenAI, check, identity
+from .openai import OpenAI, aside, check, identity
 
 # `vendor: custom` adds these to the root; the rest are the keys that integrators put into `llm.params`, or into the
 # URL's query, to say who is on the line.
@@ -49,10 +49,9 @@ class Agora(OpenAI):
         if isinstance(context, dict) and not CONTEXT_MARKS.isdisjoint(context):
             engine["context"] = body.pop("context")
         # Side by side with the messages, so that messages[i] and engine["messages"][i] are the same one.
-        marks: list[Json] = []
         messages = body["messages"]
-        if not all(map(MESSAGE_FIELDS.isdisjoint, messages)):
-            marks = [{name: each.pop(name) for name in each.keys() & MESSAGE_FIELDS} for each in messages]
+        marks = aside(messages, MESSAGE_FIELDS)
+        if marks:
             engine["messages"] = marks
         last = marks[-1] if marks else {}
         return asked.turn(

@@ -13,7 +13,7 @@ from ..errors import ActionError
 from ..turn import Turn
 from . import Asked
 from ._tools import fitted, listed, properties, required
-from .openai import OpenAI, check, identity
+from .openai import OpenAI, check, first, identity, taken
 
 EXTRA = "elevenlabs_extra_body"
 ENGINE_FIELDS = frozenset({EXTRA, "user_id"})
@@ -43,16 +43,14 @@ class ElevenLabs(OpenAI):
 
     def read(self, asked: Asked) -> Turn:
         """Return the turn; the body is taken over. Raises BadRequest that names the field."""
-        body = asked.body
-        check(body)
-        engine = {name: body.pop(name) for name in body.keys() & ENGINE_FIELDS}
-        extra = engine.get(EXTRA)
-        said = extra if isinstance(extra, dict) else {}
+        check(asked.body)
+        engine = taken(asked.body, ENGINE_FIELDS)
+        said = engine.get(EXTRA)
         return asked.turn(
             "elevenlabs",
             engine=engine,
-            session=next(filter(None, (identity(said.get(name)) for name in SESSION_NAMES)), None),
-            user=identity(engine.get("user_id")) or identity(said.get("user_id")),
+            session=first(said, SESSION_NAMES),
+            user=identity(engine.get("user_id")) or first(said, ("user_id",)),
         )
 
     def filler(self, words: str) -> str:

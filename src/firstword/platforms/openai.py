@@ -6,6 +6,7 @@ shape that providers understand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..action import Action, Deed
@@ -46,6 +47,10 @@ class OpenAI:
     def whole(self, completion: dict[str, Any]) -> dict[str, Any]:
         """Return it as it is."""
         return completion
+
+    def mistake(self, body: dict[str, Any], status: int) -> dict[str, Any]:
+        """Return it as it is."""
+        return body
 
     def act(self, turn: Turn, action: Action) -> Deed:
         """Raise ActionError: the OpenAI API knows of no call."""
@@ -106,6 +111,28 @@ def _normalise_image(part: dict[str, Any], where: str) -> None:
 def identity(value: Any) -> str | None:
     """Return an identity as text; engines send numbers as well. None when there is none."""
     return str(value) if isinstance(value, (str, int)) and value != "" else None
+
+
+def first(value: Any, names: Sequence[str]) -> str | None:
+    """Return the identity that stands first under one of these names; None when `value` is no object that has one."""
+    if not isinstance(value, dict):
+        return None
+    return next((found for name in names if (found := identity(value.get(name)))), None)
+
+
+def taken(body: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """Take these fields out of a body, and return them."""
+    return {name: body.pop(name) for name in body.keys() & names}
+
+
+def aside(messages: list[dict[str, Any]], names: frozenset[str]) -> list[dict[str, Any]]:
+    """Take these fields out of the messages, and return them side by side with these; nothing when no message has any.
+
+    So `messages[i]` and the i-th of what is returned are the same one, as long as nobody puts others there.
+    """
+    if all(map(names.isdisjoint, messages)):
+        return []
+    return [taken(each, names) for each in messages]
 
 
 platform = OpenAI()

@@ -1,8 +1,9 @@
 """Vapi: OpenAI's request, with the call that it belongs to around it.
 
-Source: Vapi's custom LLM documentation. `call`, `phoneNumber`, `customer` and `metadata` are kept in `turn.engine` and
-never reach a provider. An HTTP error can end a call there, so there is always an apology, in English unless the App has
-one of its own.
+Source: Vapi's custom LLM documentation, and `metadataSendMode` in its API reference. `call`, `phoneNumber`, `customer`
+and `metadata` are kept in `turn.engine` and never reach a provider; nor do `assistant` and `timestamp`, which come as
+well and are not documented. An HTTP error can end a call there, so there is always an apology, in English unless the
+App has one of its own.
 """
 
 from __future__ import annotations
@@ -15,24 +16,25 @@ from ..errors import ActionError
 from ..turn import Turn
 from . import Asked
 from ._tools import fitted, listed, properties
-from .openai import OpenAI, check, identity
+from .openai import OpenAI, check, identity, taken
 
-ENGINE_FIELDS = frozenset({"call", "phoneNumber", "customer", "metadata"})
+ENGINE_FIELDS = frozenset({"call", "phoneNumber", "customer", "metadata", "assistant", "timestamp"})
 APOLOGY = "Sorry, I did not get that. Could you say it again?"
 END, TRANSFER = "endCall", "transferCall"
+# The dashboard names a new Hang Up tool so, and says itself that it may be renamed. Source: docs.vapi.ai/tools/hang-up
+OTHER_END = "end_call_tool"
 
 
 class Vapi(OpenAI):
     """Read a request of a Vapi assistant."""
 
-    engine_tools: frozenset[str] = frozenset({END, TRANSFER})
+    engine_tools: frozenset[str] = frozenset({END, OTHER_END, TRANSFER})
     apology = APOLOGY
 
     def read(self, asked: Asked) -> Turn:
         """Return the turn; the body is taken over. Raises BadRequest that names the field."""
-        body = asked.body
-        check(body)
-        engine = {name: body.pop(name) for name in body.keys() & ENGINE_FIELDS}
+        check(asked.body)
+        engine = taken(asked.body, ENGINE_FIELDS)
         call, customer = _object(engine.get("call")), _object(engine.get("customer"))
         customer = customer or _object(call.get("customer"))
         return asked.turn(
@@ -46,6 +48,8 @@ class Vapi(OpenAI):
         """Return the call of `endCall` or `transferCall`. Raises ActionError when the assistant has not that tool."""
         name = END if action.to is None else TRANSFER
         tools = listed(turn)
+        if action.to is None and END not in tools and OTHER_END in tools:
+            name = OTHER_END
         if name not in tools:
             raise ActionError(
                 f"The assistant has no tool {name!r}, by which Vapi does this.",

@@ -164,9 +164,9 @@ class EventWriter:
         """End a reply that is not whole: a true status if none was sent, else an error event and no `[DONE]`."""
         if not self.status:
             self.status = error.status
-            await send_json(self._asgi_send, error.status, error.body(), _error_headers(self._turn, error))
+            await _send_error(self._asgi_send, self._turn, error)
             return
-        await self._end(frame(msgspec.json.encode(error.body())))
+        await self._end(frame(msgspec.json.encode(_error_body(self._turn, error))))
 
     async def _write(self, *, more: bool) -> None:
         if self._exchange is not None:
@@ -241,8 +241,13 @@ class ObjectWriter:
         """Send the error; nothing was sent before."""
         if not self.status:
             self.status = error.status
-            await send_json(self._asgi_send, error.status, error.body(), _error_headers(self._turn, error))
+            await _send_error(self._asgi_send, self._turn, error)
 
 
-def _error_headers(turn: Turn, error: Error) -> dict[str, str]:
-    return {"x-request-id": turn.id, **error.headers()}
+async def _send_error(send: ASGISend, turn: Turn, error: Error) -> None:
+    headers = {"x-request-id": turn.id, **error.headers()}
+    await send_json(send, error.status, _error_body(turn, error), headers)
+
+
+def _error_body(turn: Turn, error: Error) -> dict[str, Any]:
+    return of(turn).mistake(error.body(), error.status)
