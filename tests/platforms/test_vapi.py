@@ -13,8 +13,8 @@ from served import Served
 from firstword import ActionError, App, BadRequest, Turn
 from firstword.action import Action
 from firstword.platforms import Asked
-from firstword.platforms.vapi import platform
-from firstword.testing import Upstream
+from firstword.platforms.vapi import APOLOGY, platform
+from firstword.testing import Upstream, fails, says, script, talk
 
 Serve = Callable[[App], Served]
 
@@ -91,6 +91,8 @@ OLDER = {"functions": [{"name": "endCall", "parameters": {"type": "object", "pro
     [
         ({"tools": VAPI}, Action(), ("endCall", {})),
         (OLDER, Action(), ("endCall", {})),
+        ({"tools": [tool("end_call_tool")]}, Action(), ("end_call_tool", {})),
+        ({"tools": [tool("end_call_tool"), *VAPI]}, Action(), ("endCall", {})),
         ({"tools": [tool("endCall", ["reason"], reason=None)]}, Action(), ("endCall", {"reason": "..."})),
         ({"tools": VAPI}, Action("+1 555 123-4567"), ("transferCall", {"destination": NUMBER})),
         ({"tools": BARE}, Action("sip:desk@a.example"), ("transferCall", {"destination": "sip:desk@a.example"})),
@@ -137,3 +139,35 @@ def test_what_an_assistant_has_not_is_said(tools: Any, to: str | None, said: str
     with pytest.raises(ActionError) as caught:
         platform.act(read(tools=tools), Action(to))
     assert said in str(caught.value) and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, None), (400, "content_policy_violation"), (401, "invalid_api_key"), (404, None), (500, None)],
+)
+async def test_an_error_of_any_kind_is_words_on_vapi(status: int, code: str | None) -> None:
+    """An HTTP error can end the call, also one that no other try could mend; elsewhere it is told as it is."""
+    refuses = script.json_document({"error": {"message": "No.", "type": "t", "code": code}}, status=status)
+    call = {"call": {"id": "c-1"}}
+
+    heard = await talk(models=refuses, request=call)
+    assert (heard.status, heard.text, heard.done, heard.finish_reason) == (200, APOLOGY, True, "stop")
+    whole = await talk(models=refuses, request=call, stream=False)
+    assert (whole.status, whole.text) == (200, APOLOGY)
+    own = await talk(models=refuses, request=call, apology="Pardon?")
+    assert own.text == "Pardon?"
+    plain = await talk(models=refuses)
+    assert plain.status == status and not plain.text
+
+
+async def test_what_is_wrong_with_the_request_itself_is_told_on_vapi_as_well() -> None:
+    """Vapi never sends such a request; who tries the server by hand has to see why."""
+    score = await talk(models=says("Hi"), say=[{"role": 5}], request={"call": {"id": "c-1"}})  # type: ignore[dict-item]
+    assert score.status == 400 and score.error is not None
+
+
+async def test_a_program_that_reads_json_gets_the_error_on_vapi() -> None:
+    """Words would not be JSON."""
+    request = {"call": {"id": "c-1"}, "response_format": {"type": "json_object"}}
+    score = await talk(models=fails(503), request=request)
+    assert score.status == 503 and not score.text

@@ -45,7 +45,10 @@ class Hume(OpenAI):
 
     def act(self, turn: Turn, action: Action) -> Deed:
         """Return the call of `hang_up`. Raises ActionError for a transfer, and when the tool is not switched on."""
-        return told(turn, action, engine="Hume", ends=(END,), hint="add hang_up to the built-in tools of the config")
+        hint = "add hang_up to the built-in tools of the config"
+        if action.to is not None:
+            hint = "let a tool ask the telephony provider for it"
+        return told(turn, action, engine="Hume", ends=(END,), hint=hint)
 
 
 def _scores(messages: list[dict[str, Any]], marks: list[dict[str, Any]]) -> dict[str, Any]:

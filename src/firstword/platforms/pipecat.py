@@ -1,9 +1,9 @@
 """Pipecat: the OpenAI SDK's own request, from `OpenAILLMService(base_url=...)`.
 
 Source: Pipecat's documentation of OpenAILLMService, and pipecat-ai itself. A request looks like any other of the SDK,
-so it is read as plain OpenAI unless the path or FIRSTWORD_PLATFORM says pipecat. The session's name stands where the bot
-puts it: `default_headers={"x-session-id": ...}`, or `extra_body` among the settings' `extra`. An HTTP error is right:
-the pipeline hears of it by `on_pipeline_error`, and a request without headers in time is sent again.
+so it is read as plain OpenAI unless the path or FIRSTWORD_PLATFORM says pipecat. The session's name stands where the
+bot puts it: `default_headers={"x-session-id": ...}`, or `extra_body` among the settings' `extra`. An HTTP error is
+right: the pipeline hears of it by `on_pipeline_error`, and a request without headers in time is sent again.
 """
 
 from __future__ import annotations
