@@ -1,7 +1,7 @@
 """The golden requests: the recorded shapes of each engine, in words of ours, and what becomes of each.
 
 A case has `path` (with its query), `headers` and `body` as they come; `turn` are the fields of the Turn that are not
-what they are by default, `leaves` the body that the model gets, and `reply` a reply in one piece, where it is not plain.
+what they are by default, `leaves` the body that the model gets, `reply` a reply in one piece where it is not plain.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ async def test_an_error_is_told_as_it_is() -> None:
 
     score = await talk(app_of(apology=None), models=cuts("Hello there"), path=PATH, on_cut="error")
     assert score.status == 200 and score.error is not None and not score.done
-    assert [chunk["system_fingerprint"] for chunk in score.chunks if "choices" in chunk][0] == "chat-1"
+    assert next(chunk["system_fingerprint"] for chunk in score.chunks if "choices" in chunk) == "chat-1"
 
 
 async def test_over_a_real_socket_the_bytes_of_the_provider_are_changed_in_that_field_only(
