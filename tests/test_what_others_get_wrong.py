@@ -102,9 +102,20 @@ async def test_06_messages_of_tools_without_content_are_no_422() -> None:
 async def test_07_no_parameter_is_dropped() -> None:
     """Temperature, limits, stops, seeds, and those that nobody knows yet."""
     fields = {
-        "temperature": 0.3, "max_tokens": 50, "max_completion_tokens": 60, "top_p": 0.9, "seed": 7, "stop": ["."],
-        "presence_penalty": 0.1, "frequency_penalty": 0.2, "logit_bias": {"1": -100}, "parallel_tool_calls": False,
-        "reasoning_effort": "low", "service_tier": "auto", "user": "ann", "brand_new": {"a": [None, 1]},
+        "temperature": 0.3,
+        "max_tokens": 50,
+        "max_completion_tokens": 60,
+        "top_p": 0.9,
+        "seed": 7,
+        "stop": ["."],
+        "presence_penalty": 0.1,
+        "frequency_penalty": 0.2,
+        "logit_bias": {"1": -100},
+        "parallel_tool_calls": False,
+        "reasoning_effort": "low",
+        "service_tier": "auto",
+        "user": "ann",
+        "brand_new": {"a": [None, 1]},
     }
     assert (await relayed(**fields)).items() >= fields.items()
 
