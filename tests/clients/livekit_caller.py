@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from livekit.agents import Agent, AgentSession, APIConnectOptions, APIError, APIStatusError, function_tool, llm
+from livekit.agents.beta.tools import EndCallTool
 from livekit.plugins import openai
 
 PATIENCE = 10.0  # seconds that anything here may take
@@ -27,6 +28,7 @@ def model(asked: Json, url: str | None = None) -> openai.LLM:
         api_key="sk-caller",
         user=asked.get("user", ""),
         extra_body=asked.get("body", {}),
+        extra_headers=asked.get("headers", {}),
     )
 
 
@@ -74,6 +76,8 @@ async def chats(asked: Json, heard: Json) -> None:
     """Ask `llm.LLM` once, with the tools of the agent."""
     options = APIConnectOptions(max_retry=0, timeout=5)
     tools = Caller().tools if asked.get("tools") else []
+    if asked.get("ends"):
+        tools = [*tools, *EndCallTool().tools]
     async with model(asked) as client:
         async with client.chat(chat_ctx=conversation(), tools=tools, conn_options=options) as stream:
             await read(stream, heard, until_a_word=asked.get("leaves", False))

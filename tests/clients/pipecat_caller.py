@@ -47,6 +47,8 @@ SCHEMAS = [
     FunctionSchema("clock", "Say how late it is.", {}, []),
 ]
 
+END = FunctionSchema("end_call", "End the call.", {}, [])
+
 
 class Tap(FrameProcessor):
     """Stands where the voice would: notes what it would say."""
@@ -83,7 +85,8 @@ class Tap(FrameProcessor):
 async def speaks(asked: Json, heard: Json) -> None:
     """Answer one turn of the caller's; with `leaves` the caller speaks at the first word."""
     settings = OpenAILLMService.Settings(model="m1", extra={"user": asked["user"], "extra_body": asked.get("body", {})})
-    service = OpenAILLMService(base_url=asked["url"], api_key="sk-caller", settings=settings)
+    headers = asked.get("headers")
+    service = OpenAILLMService(base_url=asked["url"], api_key="sk-caller", default_headers=headers, settings=settings)
 
     async def run(params: Any) -> None:
         heard["calls"].append([params.function_name, params.arguments, params.tool_call_id])
@@ -91,8 +94,9 @@ async def speaks(asked: Json, heard: Json) -> None:
 
     context = LLMContext([{"role": "user", "content": "Hello there, my friend."}])
     if asked.get("tools"):
-        context.set_tools(ToolsSchema(standard_tools=SCHEMAS))
-        for schema in SCHEMAS:
+        schemas = [*SCHEMAS, END] if asked.get("ends") else SCHEMAS
+        context.set_tools(ToolsSchema(standard_tools=schemas))
+        for schema in schemas:
             service.register_function(schema.name, run)
     tap = Tap(heard)
     pipeline = Pipeline([service, tap, LLMContextAggregatorPair(context).assistant()])

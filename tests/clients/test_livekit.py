@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from framework import BESIDE, MODERN, OURS, SAID, THEIRS, Program, running
 from served import Served
 from tool_streams import MEANS, TWO, answer
 
-from firstword import App
+from firstword import App, Turn
 from firstword.testing import Upstream, script
 
 pytestmark = pytest.mark.timeout(120)  # the first one waits until the framework is loaded
@@ -214,3 +215,31 @@ def test_interrupting_a_session_closes_the_upstream(livekit: Program, own: str, 
     (record,) = upstream.seen(user, until="closed", count=1)
     assert heard["interrupted"] is True and record.closed_by == "peer"
     assert heard["words"].startswith("Once")
+
+
+def test_the_path_names_it_and_a_header_the_session(livekit: Program, upstream: Upstream) -> None:
+    """As its page says to set it up; without the path it is read as plain OpenAI. EndCallTool is found by its name."""
+    turns: queue.SimpleQueue[Turn] = queue.SimpleQueue()
+    app = App(base_url=upstream.base_url)
+
+    @app.before_turn
+    async def look(turn: Turn) -> None:
+        turns.put(turn)
+        if "bye" in turn.request:
+            turn.end_call(say="Goodbye.")
+
+    served = Served(app)
+    try:
+        headers, user = {"x-session-id": "room-7"}, uuid4().hex
+        for prefix in ("/livekit/v1", "/v1"):
+            heard = livekit("chats", url=served.url + prefix, user=user, headers=headers, tools=True)
+            assert (heard["words"], heard["error"]) == ("Hello there, my friend.", None)
+        seen = [turns.get_nowait() for _ in range(2)]
+        assert [(each.platform, each.session) for each in seen] == [("livekit", "room-7"), ("openai", "room-7")]
+        one, two = upstream.seen(user)
+        assert one.body == two.body  # nothing is taken out that is not in the other
+
+        ended = livekit("chats", url=f"{served.url}/livekit/v1", tools=True, ends=True, body={"bye": True})
+        assert (ended["words"], called(ended)) == ("Goodbye.", [("end_call", {})])
+    finally:
+        served.stop()

@@ -191,3 +191,31 @@ def test_an_error_after_the_first_word_is_told(pipecat: Program, plain: str, use
     heard = pipecat("chats", url=plain, user=user, body={"script": breaks})
 
     assert heard["words"] == "One two" and heard["error"]["class"] == "APIError"
+
+
+def test_the_path_names_it_and_a_header_the_session(pipecat: Program, upstream: Upstream, user: str) -> None:
+    """As its page says to set it up; a session in `extra_body` is taken out. The bot's own `end_call` is run."""
+    turns: queue.SimpleQueue[Turn] = queue.SimpleQueue()
+    app = App(base_url=upstream.base_url)
+
+    @app.before_turn
+    async def look(turn: Turn) -> None:
+        turns.put(turn)
+        if "bye" in turn.request and turn.messages[-1]["role"] == "user":
+            turn.end_call(say="Goodbye.")
+
+    served = Served(app)
+    url = f"{served.url}/pipecat/v1"
+    try:
+        heard = pipecat("chats", url=url, user=user, headers={"x-session-id": "bot-7"})
+        assert (heard["words"], heard["error"]) == ("Hello there, my friend.", None)
+        pipecat("chats", url=url, user=user, body={"session_id": "bot-8"})
+        seen = [turns.get_nowait() for _ in range(2)]
+        assert [(each.platform, each.session) for each in seen] == [("pipecat", "bot-7"), ("pipecat", "bot-8")]
+        one, two = upstream.seen(user)
+        assert one.body == two.body
+
+        ended = pipecat("chats", url=url, user=user, tools=True, ends=True, body={"bye": True}, replies=2)
+        assert called(ended) == [("end_call", {})] and ended["words"].startswith("Goodbye.")
+    finally:
+        served.stop()

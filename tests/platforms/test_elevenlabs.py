@@ -31,6 +31,7 @@ def read(**fields: Any) -> Turn:
         ({"elevenlabs_extra_body": None, "user_id": ""}, None, None),
         ({"elevenlabs_extra_body": ["odd"], "user_id": {"odd": 1}}, None, None),
         ({"elevenlabs_extra_body": {"session_id": {"odd": 1}, "conversation_id": "c"}}, "c", None),
+        ({"elevenlabs_extra_body": {"session_id": True}, "user_id": False}, None, None),  # nobody, and not one for all
     ],
 )
 def test_who_is_on_the_line(fields: dict[str, Any], session: str | None, user: str | None) -> None:

@@ -76,6 +76,18 @@ async def test_a_reply_in_one_piece_says_it_as_well() -> None:
     assert (score.text, score.finish_reason) == ("Bye.", "tool_calls")
 
 
+async def test_a_session_that_stands_elsewhere_as_well_changes_nothing_of_it() -> None:
+    """The header names the session for us; Hume gets its own name back, or none that it did not send."""
+    headers = {"x-session-id": "ours"}
+    both = await talk(models=says(FRIEND), path=PATH, headers=headers)
+    assert both.turn is not None and both.turn.session == "ours"
+    assert {chunk["system_fingerprint"] for chunk in both.chunks} == {"chat-1"}
+
+    ours = await talk(models=says(FRIEND), path="/hume/s/ours/chat/completions")
+    assert ours.turn is not None and ours.turn.session == "ours"
+    assert not any("system_fingerprint" in chunk for chunk in ours.chunks)
+
+
 async def test_an_error_is_told_as_it_is() -> None:
     """Without an apology: a true status before the first word, an event after it."""
     score = await talk(app_of(apology=None), models=fails(503), path=PATH)

@@ -110,7 +110,7 @@ def _normalise_image(part: dict[str, Any], where: str) -> None:
 
 def identity(value: Any) -> str | None:
     """Return an identity as text; engines send numbers as well. None when there is none."""
-    return str(value) if isinstance(value, (str, int)) and value != "" else None
+    return str(value) if type(value) in (str, int) and value != "" else None
 
 
 def first(value: Any, names: Sequence[str]) -> str | None:
