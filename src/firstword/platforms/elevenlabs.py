@@ -1,7 +1,8 @@
 """ElevenLabs' conversational AI: OpenAI's request, with what its agents add around it.
 
 Source: ElevenLabs' custom LLM documentation. `elevenlabs_extra_body` is what the integrator's client sends when a
-conversation starts; it and `user_id` are kept in `turn.engine` and never reach a provider.
+conversation starts; it and `user_id` are kept in `turn.engine` and never reach a provider. What an HTTP error leads to
+is not documented.
 """
 
 from __future__ import annotations
