@@ -14,6 +14,19 @@ from firstword.testing import Upstream
 
 Serve = Callable[[App], Served]
 
+PLATFORMS = [
+    "agora",
+    "deepgram",
+    "did",
+    "elevenlabs",
+    "hume",
+    "livekit",
+    "openai",
+    "pipecat",
+    "tavus",
+    "telnyx",
+    "vapi",
+]
 PROVIDERS = ["anthropic", "cerebras", "deepseek", "demo", "gemini", "groq", "mistral", "openai"]
 
 PACKAGE = '''
@@ -60,7 +73,7 @@ def their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [("platforms", ["agora", "elevenlabs", "openai", "vapi"]), ("providers", PROVIDERS)],
+    [("platforms", PLATFORMS), ("providers", PROVIDERS)],
 )
 def test_our_own_files_are_found(kind: str, names: list[str]) -> None:
     """Each is a file of its own, and holds an object named after the kind; parts of them (`_errors`) are none."""
@@ -71,7 +84,7 @@ def test_our_own_files_are_found(kind: str, names: list[str]) -> None:
 @pytest.mark.parametrize("name", ["agroa", "", "_errors", "openai.check", "../settings", "__init__", "Agora"])
 def test_an_unknown_name_is_told_the_known_ones(name: str) -> None:
     """The operator mistyped, or tried to reach what is no wing."""
-    for kind, known in (("platforms", "agora, elevenlabs, openai, vapi"), ("providers", ", ".join(PROVIDERS))):
+    for kind, known in (("platforms", ", ".join(PLATFORMS)), ("providers", ", ".join(PROVIDERS))):
         with pytest.raises(ConfigError) as caught:
             plugins.load(kind, name)
         assert repr(name) in caught.value.message and caught.value.hint == f"one of: {known}"
@@ -86,7 +99,7 @@ def test_a_model_of_an_unknown_provider_is_refused_at_once() -> None:
 @pytest.mark.usefixtures("their_package")
 def test_another_packages_names_are_known() -> None:
     """Its names stand beside ours, once."""
-    assert plugins.known("platforms") == ["agora", "elevenlabs", "openai", "shouts", "vapi"]
+    assert plugins.known("platforms") == sorted([*PLATFORMS, "shouts"])
     assert plugins.known("providers") == sorted([*PROVIDERS, "echo"])
 
 
