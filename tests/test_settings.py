@@ -43,6 +43,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("tool_rounds", "FIRSTWORD_TOOL_ROUNDS", "2", 2, 7),
     ("tool_timeout", "FIRSTWORD_TOOL_TIMEOUT", "2.5", 2.5, 3.5),
     ("tool_max_result", "FIRSTWORD_TOOL_MAX_RESULT", "1000", 1000, 2000),
+    ("resent", "FIRSTWORD_RESENT", "join", "join", "none"),
     ("agora_app_id", "AGORA_APP_ID", "a1", "a1", "a2"),
     ("agora_basic_key", "AGORA_BASIC_KEY", "k1", SecretStr("k1"), "k2"),
     ("agora_basic_secret", "AGORA_BASIC_SECRET", "s1", SecretStr("s1"), "s2"),

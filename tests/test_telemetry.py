@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from caller import Caller
+from caller import Caller, turn
 from prometheus_client.parser import text_string_to_metric_families
 from served import Served
 
@@ -22,7 +22,15 @@ SORRY = "I am sorry."
 ANSWER = script.events(script.says(FRIEND))
 Serve = Callable[[App], Served]
 Samples = dict[tuple[str, tuple[str, ...]], float]
-LABELS = ("outcome", "model", "why", "unit", "state", "tool")  # in the order in which the tests name their values
+LABELS = (
+    "outcome",
+    "model",
+    "why",
+    "unit",
+    "state",
+    "tool",
+    "how",
+)  # in the order in which the tests name their values
 
 
 def read(page: str) -> Samples:
@@ -202,3 +210,43 @@ def test_a_count_that_cannot_be_is_not_added(tokens: Any) -> None:
         turn.attempts.append(Attempt("first", "first", 0.0, outcome="lost", usage={"total_tokens": total}))
     counts.note(turn, "answered")
     assert read(counts.page({}).decode())["unheard_total", ("first", "tokens")] == 7
+
+
+async def test_turns_that_are_sent_again_are_counted_and_logged(
+    serve: Serve, upstream: Upstream, marker: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One is superseded; the other is whole, and a client asks for it again, and for nobody's tools a second time."""
+    caplog.set_level(logging.INFO, "firstword")
+    app = App(base_url=upstream.base_url)
+    app.tool(lambda_of("balance"))
+    served = serve(app)
+    caller = Caller(served.url)
+    calls = script.events(script.tool_call("balance", "{}", id="c1"), script.finish("tool_calls"))
+    body = {"user": marker, "scripts": [script.never_answers(), calls, ANSWER], "session_id": marker, "turn_id": 1}
+    async with caller.dials(turn(**body)) as first:
+        await upstream.wait_asked(marker)
+        await caller.says(**body)
+        async for _ in first.listens():
+            pass
+    assert (await caller.says(headers={"x-stainless-retry-count": "1"}, **body)).text == FRIEND
+
+    found = await counted(served)
+    assert found["turns_total", ("superseded",)] == 1 and found["turns_total", ("answered",)] == 2
+    assert found["again_total", ("superseded",)] == found["again_total", ("replayed",)] == 1
+    assert found["tool_calls_total", ("answered", "balance")] == 1
+    lines = [record for record in caplog.records if "turn ended" in record.getMessage()]
+    assert [line.levelname for line in lines] == ["INFO"] * 3
+    told = [line.getMessage() for line in lines]
+    assert sum("status=409 outcome=superseded" in each for each in told) == 1
+    assert told[-1].endswith(" replayed") and not any("replayed" in each or "joined" in each for each in told[:-1])
+
+
+def lambda_of(name: str) -> Callable[[], str]:
+    """Return a tool of that name."""
+
+    def tool() -> str:
+        """Say how much there is."""
+        return "five euros"
+
+    tool.__name__ = name
+    return tool

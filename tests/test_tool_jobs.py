@@ -244,7 +244,7 @@ async def test_a_turn_that_is_sent_again_gets_the_first_ones_result(
     serve: Serve, upstream: Upstream, desk: Desk, marker: str, while_running: bool, number: int | None
 ) -> None:
     """Engines repeat a turn after a timeout or on a guess: the table is booked once, also while it still is."""
-    served = serve(app_of(upstream, desk))
+    served = serve(app_of(upstream, desk, resent="none"))  # else the first would be superseded
     caller = Caller(served.url)
     fields: dict[str, Any] = {"session_id": "s1", "turn_id": number, "messages": said("system at noon")}
     if not while_running:

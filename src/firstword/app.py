@@ -84,6 +84,7 @@ class App:
         tool_rounds: int | None = None,
         tool_timeout: float | None = None,
         tool_max_result: int | None = None,
+        resent: str | None = None,
         agora_app_id: str | None = None,
         agora_basic_key: str | None = None,
         agora_basic_secret: str | None = None,

@@ -145,6 +145,7 @@ class Built:
             after=self._finish if written.after else None,
             actions=Actions(self.transport, settings.agora()) if written.may_act else None,
             tidy=_tidy(settings),
+            resent=settings.resent,
             debug=settings.debug,
         )
         self._warming: asyncio.Future[None] | None = None  # of the voice

@@ -129,6 +129,20 @@ class RequestTimeout(RequestError):
         return {"connection": "close"}
 
 
+class Superseded(RequestError):
+    """The same turn was sent again, and the later request is the one that is answered."""
+
+    status = 409
+    code = "superseded"
+
+
+class TooSlow(RequestError):
+    """The caller shares a reply with others, and fell too far behind them."""
+
+    status = 408
+    code = "too_slow"
+
+
 class PayloadTooLarge(RequestError):
     """The body is over the limit."""
 

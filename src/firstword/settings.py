@@ -115,6 +115,11 @@ class Settings(BaseSettings):
     tool_max_result: int = Field(
         32 * 1024, gt=0, description="Bytes of a tool's result that the model is told; what is over is cut."
     )
+    resent: Literal["auto", "supersede", "join", "none"] = Field(
+        "auto",
+        description="What a turn that is sent again does to the one that is being answered: `supersede` it, `join` it, "
+        "or `none`; `auto`: as the platform has it.",
+    )
     agora_app_id: str | None = Field(
         None,
         validation_alias=AliasChoices("AGORA_APP_ID"),

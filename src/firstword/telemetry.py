@@ -28,6 +28,7 @@ class Counts:
         self.attempts: Counter[tuple[str, str, str]] = Counter()  # by model, why and outcome
         self.unheard: Counter[tuple[str, str]] = Counter()  # by model and unit: what attempts that lost have cost
         self.tool_calls: Counter[tuple[str, str]] = Counter()  # by tool and outcome
+        self.again: Counter[str] = Counter()  # turns that were sent again, by what became of them
         self.fillers = 0
         self.apologies = 0
         self.truncated = 0
@@ -39,6 +40,10 @@ class Counts:
         turns[outcome if outcome in turns else _known(turns, outcome)] += 1
         if turn.is_plain:
             return
+        if turn.again:
+            self.again[turn.again] += 1
+        if turn.is_repeat:
+            return  # what else is to be counted belongs to the turn whose reply it heard
         self.fillers += turn.filled
         self.apologies += turn.apologised
         self.truncated += turn.reply.truncated
@@ -102,6 +107,12 @@ def _families(counts: Counts, states: Mapping[str, str]) -> Iterator[Any]:
     )
     yield counter(
         "tool_calls", "Calls of tools that run here, by what came of them.", ("tool", "outcome"), counts.tool_calls
+    )
+    yield counter(
+        "again",
+        "Turns that were sent again: superseded, joined to the first one, or replayed.",
+        ("how",),
+        counts.again,
     )
     for name, text in (
         ("fillers", "Fillers that were said."),

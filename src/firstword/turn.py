@@ -171,6 +171,7 @@ class Turn:
     is_calling: bool = False  # the model was cut off within a call of a tool, of which half was passed on
     attempts: list[Attempt] = field(default_factory=list)  # all requests, when there could be more than one
     stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
+    again: str = ""  # when it was sent again: "superseded", or "joined" or "replayed" (`is_repeat`)
     called: list[Called] = field(default_factory=list)  # the tools that ran here, in the order of their results
     adjusted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know of an adjustment
     parted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know that an answer is over
@@ -256,7 +257,14 @@ class Turn:
     @property
     def is_plain(self) -> bool:
         """True when the caller heard one model, as it spoke, and nobody and nothing else was asked, or failed."""
-        return not (self.attempts or self.filled or self.called or self.stalls or self.aloud or self.error)
+        return not (
+            self.attempts or self.filled or self.called or self.stalls or self.aloud or self.error or self.again
+        )
+
+    @property
+    def is_repeat(self) -> bool:
+        """True when the turn was sent again, and hears the reply to another request: nobody was asked for it."""
+        return self.again in ("joined", "replayed")
 
     @property
     def wants_json(self) -> bool:

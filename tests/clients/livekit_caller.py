@@ -134,7 +134,22 @@ async def interrupts(asked: Json, heard: Json) -> None:
         heard["interrupted"] = speech.interrupted
 
 
-WAYS = {"chats": chats, "falls_over": falls_over, "talks": talks, "interrupts": interrupts}
+async def speculates(asked: Json, heard: Json) -> None:
+    """Ask on a guess, and once more before that is answered; then go on reading the first answer as well."""
+    options = APIConnectOptions(max_retry=2, retry_interval=0.1, timeout=5)
+    async with model(asked) as client:
+        async with client.chat(chat_ctx=conversation(), conn_options=options) as guess:
+            heard["guess"] = {"words": [], "calls": []}
+            await read(guess, heard["guess"], until_a_word=True)
+            async with client.chat(chat_ctx=conversation(), conn_options=options) as stream:
+                await read(stream, heard)
+            try:
+                await read(guess, heard["guess"])
+            except APIError as error:
+                heard["guess"]["error"] = str(error)
+
+
+WAYS = {"speculates": speculates, "chats": chats, "falls_over": falls_over, "talks": talks, "interrupts": interrupts}
 
 
 async def main() -> None:

@@ -243,3 +243,16 @@ def test_the_path_names_it_and_a_header_the_session(livekit: Program, upstream: 
         assert (ended["words"], called(ended)) == ("Goodbye.", [("end_call", {})])
     finally:
         served.stop()
+
+
+def test_a_guess_is_superseded_by_the_turn_itself(livekit: Program, plain: str, upstream: Upstream) -> None:
+    """Preemptive generation, where the app says which session it is: LiveKit does not send the older one again."""
+    user = uuid4().hex
+    scripts = [script.stalls_after("Once upon"), SAID, script.refuses(500)]
+    body = {"scripts": scripts, "session_id": user, "turn_id": 1}
+    heard = livekit("speculates", url=plain, user=user, body=body)
+
+    assert heard["words"] == "It rains, and it is noon." and heard["error"] is None
+    assert "".join(heard["guess"]["words"]) == "Once upon" and "sent again" in heard["guess"]["error"]
+    one, two = upstream.seen(user)
+    assert one.closed_by == "peer" and two.ended is not None

@@ -10,23 +10,24 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 from .. import clock
 from ..admission import Gate
 from ..clock import Timer, timeout, was_cancelled
-from ..errors import Error, MethodNotAllowed, RequestError, Stopping, UpstreamSilent, UpstreamTimeout
+from ..errors import Error, MethodNotAllowed, RequestError, Superseded, UpstreamSilent
 from ..mistakes import log_mistake
 from ..platforms import Asked
 from ..telemetry import Counts
 from ..turn import CallNext, Seen, Send, Turn, nothing
+from .again import Repeats, Sending, rule
 from .apology import left_to_say, said_instead
 from .pages import Info, Pages
 from .reading import Reader
 from .request import Gone, read_body, read_headers, read_json, read_query
 from .routes import CHAT, CHAT_PATHS, PLAIN, Route, route
-from .writers import ASGISend, EventWriter, Exchange, ObjectWriter, refuse, send_json
+from .run import Cut, error_of
+from .writers import ASGISend, EventWriter, Exchange, ObjectWriter, both, refuse, send_json
 
 log = logging.getLogger("firstword")
 
@@ -44,14 +45,6 @@ MAX_NAME = 100  # signs of a model's name in the log
 
 JOBS_TIMEOUT = 10.0  # seconds that the jobs of turns that are over get when the server stops
 FAIL_TIMEOUT = 1.0  # seconds to tell a caller that the turn failed; one who does not read is left
-
-
-class Cut(Enum):
-    """Why a turn was cancelled before its end."""
-
-    LEFT = "the caller hung up"
-    LATE = "its time was over"
-    STOPPED = "the server was told to stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +66,10 @@ class Actions(Protocol):
 
 
 class Server:
-    """The ASGI application. `handler` answers turns; `after` hears of each one that is over; `tidy`: see there."""
+    """The ASGI application. `handler` answers turns; `after` hears of each one that is over; `tidy`: see there.
+
+    resent: what a turn that is sent again does, "supersede", "join" or "none"; "auto" is the platform's own rule.
+    """
 
     def __init__(
         self,
@@ -87,10 +83,12 @@ class Server:
         after: AfterTurn | None = None,
         actions: Actions | None = None,
         tidy: Callable[[Turn], None] | None = None,
+        resent: str = "auto",
         debug: bool = False,
     ) -> None:
         self._handler = handler
         self._reader = reader
+        self._repeats = None if resent == "none" else Repeats(handler, rule(resent))
         self._gate = gate
         self._bounds = bounds
         self._after = after
@@ -117,6 +115,8 @@ class Server:
 
     async def drain(self) -> None:
         """Wait for the jobs of turns that are over, and end those that take too long."""
+        if self._repeats is not None:
+            self._repeats.close()
         if self._jobs:
             _, late = await asyncio.wait(self._jobs, timeout=JOBS_TIMEOUT)
             for job in late:
@@ -143,26 +143,32 @@ class Server:
             return
         if exchange is None:
             send = _heard_by_somebody(send)
-        writer: Writer
-        if turn.stream:
-            writer = EventWriter(turn, send, exchange, keep=self._after is not None)
-        else:
-            writer = ObjectWriter(turn, send)
+        sending = None if self._repeats is None else self._repeats.begin(turn)
+        writer = self._writer(turn, send, exchange, sending)
         if exchange is None:
-            cut = await self._answer_beside(receive, turn, writer)
+            cut = await self._answer_beside(receive, turn, writer, sending)
         else:
-            cut = await self._answer_here(exchange, turn, writer)
-        if cut is Cut.STOPPED:
-            turn.error = Stopping("The server is being stopped.", hint="ask again; another one may answer")
-            await self._fail(turn, writer)
-        elif cut is Cut.LATE:
-            said = f"The turn was not over within {turn.policy.turn_timeout:g} seconds."
-            turn.error = UpstreamTimeout(said, phase="turn", hint="FIRSTWORD_TURN_TIMEOUT is what it may take")
+            cut = await self._answer_here(exchange, turn, writer, sending)
+        failure = error_of(cut, turn)
+        turn.error = failure or turn.error
+        if sending is not None and self._repeats is not None:
+            self._repeats.end(sending, turn, cut)
+            if exchange is not None:
+                exchange.on_loss(sending.unhear())
+        if failure is not None:
             await self._fail(turn, writer)
         turn.flush = nothing  # the writer knows the turn: all is let go of at once, without the collector
         self._end(turn, writer.status, hung_up=cut is Cut.LEFT)
 
-    async def _answer_here(self, exchange: Exchange, turn: Turn, writer: Writer) -> Cut | None:
+    def _writer(self, turn: Turn, send: ASGISend, exchange: Exchange | None, sending: Sending | None) -> Writer:
+        keep = None if sending is None else sending.keep
+        if not turn.stream:
+            return ObjectWriter(turn, send, keep=keep)
+        if self._after is not None:
+            keep = both(turn.reply.chunks.append, keep)
+        return EventWriter(turn, send, exchange, keep=keep)
+
+    async def _answer_here(self, exchange: Exchange, turn: Turn, writer: Writer, sending: Sending | None) -> Cut | None:
         """Answer in this very task, which our own protocol lets us cancel as soon as the caller leaves."""
         task = asyncio.current_task()
         assert task is not None
@@ -174,10 +180,12 @@ class Server:
                 why = reason
                 task.cancel()
 
+        if sending is not None:
+            sending.on_cut(cut)
         late = _timer(turn, lambda: cut(Cut.LATE))
         exchange.on_leave(lambda: cut(Cut.LEFT))
         try:
-            return await self._answer(turn, writer)
+            return await self._answer(turn, writer, sending)
         except asyncio.CancelledError:
             return why or Cut.STOPPED
         finally:
@@ -185,17 +193,24 @@ class Server:
             turn.adjusted.clear()
             exchange.on_leave(None)
 
-    async def _answer_beside(self, receive: Receive, turn: Turn, writer: Writer) -> Cut | None:
+    async def _answer_beside(self, receive: Receive, turn: Turn, writer: Writer, sending: Sending | None) -> Cut | None:
         """Answer under any ASGI server: two tasks, so that the turn and the caller's patience can end each other."""
-        answer = asyncio.create_task(self._answer(turn, writer))
+        answer = asyncio.create_task(self._answer(turn, writer, sending))
         gone = asyncio.create_task(_hang_up(receive))
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        late = _timer(turn, lambda: None if over.done() else over.set_result(None))
+        over: asyncio.Future[Cut] = asyncio.get_running_loop().create_future()
+
+        def cut(reason: Cut) -> None:
+            if not over.done():
+                over.set_result(reason)
+
+        if sending is not None:
+            sending.on_cut(cut)
+        late = _timer(turn, lambda: cut(Cut.LATE))
         why = Cut.LEFT
         try:
             ended, _ = await asyncio.wait((answer, gone, over), return_when=asyncio.FIRST_COMPLETED)
             if over in ended:
-                why = Cut.LATE
+                why = over.result()
         except asyncio.CancelledError:
             why = Cut.STOPPED  # whoever runs us was told to stop, and has no more patience
         late.stop()
@@ -224,10 +239,11 @@ class Server:
             self._actions.begin(turn)
         return turn
 
-    async def _answer(self, turn: Turn, writer: Writer) -> Cut | None:
+    async def _answer(self, turn: Turn, writer: Writer, sending: Sending | None) -> Cut | None:
         """Answer one turn: exactly one ending, whatever happens."""
         try:
-            await self._handler(turn, _echoing(turn, writer) if turn.echo else writer)
+            answer = self._handler if sending is None else sending
+            await answer(turn, _echoing(turn, writer) if turn.echo else writer)
             if not (writer.has_spoken or turn.silent or turn.policy.apology is None):
                 raise UpstreamSilent(model=turn.model)
             await writer.close()
@@ -269,15 +285,17 @@ class Server:
         spoke = -1.0 if timeline.spoke is None else timeline.spoke - timeline.received
         error = turn.error
         outcome = "hung_up" if hung_up else "answered" if error is None else error.code or error.type
+        if isinstance(error, Superseded) and not turn.again:
+            turn.again = "superseded"
         self._counts.note(turn, outcome)
-        level = logging.INFO if error is None else logging.WARNING
+        level = logging.INFO if error is None or turn.again == "superseded" else logging.WARNING
         if log.isEnabledFor(level):
             seconds = timeline.ended - timeline.received
             facts = (turn.id, status, outcome, spoke, seconds, "" if turn.is_plain else _more_facts(turn))
             # Made by hand: to look up which line of which file logs, as `log.log` does, costs as much as all the rest.
             log.handle(log.makeRecord(log.name, level, "", 0, LINE, facts, None))
         turn.judge = None
-        if self._after is not None:
+        if self._after is not None and not turn.is_repeat:
             self._start(self._after, turn)
         if turn.deed is not None and self._actions is not None and outcome == "answered":
             self._start(self._actions.finish, turn)
@@ -305,6 +323,7 @@ def _more_facts(turn: Turn) -> str:
     facts += [f"tools={len(turn.called)}"] if turn.called else []
     facts += ["aloud"] if turn.aloud is not None else []
     facts += [name for name in ("filled", "apologised") if getattr(turn, name)]
+    facts += [turn.again] if turn.is_repeat else []
     facts += ["truncated"] if turn.reply.truncated else []
     facts += [f"stalls={turn.stalls}"] if turn.stalls else []
     facts += [f"host={turn.error.detail}"] if turn.error is not None and turn.error.detail else []

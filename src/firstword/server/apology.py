@@ -6,7 +6,7 @@ import time
 from typing import Any, Protocol
 
 from ..chunk import Chunk
-from ..errors import AllModelsFailed, RequestError, Stopping, UpstreamError, UpstreamSilent, VoiceError
+from ..errors import AllModelsFailed, RequestError, Stopping, Superseded, UpstreamError, UpstreamSilent, VoiceError
 from ..platforms import of
 from ..turn import Turn
 
@@ -29,9 +29,12 @@ def said_instead(turn: Turn, writer: Begun) -> str | None:
     """Return the words that end a failed turn, maybe none at all; None when the error itself has to be told.
 
     A caller's mistake, and what no other try could mend (400, 401, a content policy), is told as it is; so is every
-    error to a program that reads the reply, and to an engine that plays audio and would not speak our words.
+    error to a program that reads the reply, and to an engine that plays audio and would not speak our words. A turn
+    that was sent again is answered elsewhere.
     """
     error, policy = turn.error, turn.policy
+    if isinstance(error, Superseded):
+        return None if of(turn).apology is None else ""  # of no error at all may such an engine hear: it ends the call
     if turn.wants_json or turn.wants_audio:
         return None
     if not writer.status:

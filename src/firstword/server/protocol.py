@@ -38,6 +38,7 @@ class Exchange:
         self._flow = protocol.flow
         self._scope = scope
         self._leave: Callable[[], None] | None = None
+        self._lose: Callable[[], None] | None = None
         self._head = b""
         self._chunked = True
         self._waiter: asyncio.Future[None] | None = None
@@ -67,6 +68,15 @@ class Exchange:
         self._leave = call
         if call is not None and self.disconnected:
             call()
+
+    def on_loss(self, call: Callable[[], None]) -> None:
+        """Take what to call when the connection breaks after all was written: the end may not have arrived."""
+        self._lose = call
+
+    def break_off(self) -> None:
+        """Take note that the connection broke."""
+        if self._lose is not None:
+            self._lose()
 
     async def run_asgi(self, app: Any) -> None:
         """Answer the request; named by uvicorn."""
@@ -264,3 +274,5 @@ class VoiceProtocol(HttpToolsProtocol):
         if exchange is not None and not exchange.response_complete:
             exchange.disconnected = True
             exchange.set()
+        elif exchange is not None and exc is not None:
+            exchange.break_off()

@@ -75,14 +75,32 @@ class Exchange(Protocol):
     def on_leave(self, call: Callable[[], None] | None) -> None:
         """Take what to call when the caller leaves."""
 
+    def on_loss(self, call: Callable[[], None]) -> None:
+        """Take what to call when the connection breaks after all was written: the end may not have arrived."""
+
+
+def both(one: Callable[[Chunk], None], other: Callable[[Chunk], None] | None) -> Callable[[Chunk], None]:
+    """Return what gives a chunk to both."""
+    if other is None:
+        return one
+
+    def give(chunk: Chunk) -> None:
+        one(chunk)
+        other(chunk)
+
+    return give
+
 
 class EventWriter:
     """Write a streamed reply; it is the `send` of the outermost stage. `status` is 0 until the response has started.
 
-    Chunks that came in one read of the upstream leave in one write (`turn.corked`); all others leave at once.
+    Chunks that came in one read of the upstream leave in one write (`turn.corked`); all others leave at once. Each goes
+    to `keep` as well.
     """
 
-    def __init__(self, turn: Turn, send: ASGISend, exchange: Exchange | None, *, keep: bool) -> None:
+    def __init__(
+        self, turn: Turn, send: ASGISend, exchange: Exchange | None, *, keep: Callable[[Chunk], None] | None
+    ) -> None:
         self._turn = turn
         self._asgi_send = send
         self._exchange = exchange
@@ -103,8 +121,8 @@ class EventWriter:
 
     def at_once(self, chunk: Chunk) -> bool:
         """Write one chunk without waiting. False when that cannot be: then `turn.flush` has to be awaited."""
-        if self._keep:
-            self._turn.reply.chunks.append(chunk)
+        if self._keep is not None:
+            self._keep(chunk)
         self.last = chunk
         exchange = self._exchange
         if (
@@ -155,9 +173,8 @@ class EventWriter:
         if not self.status:
             self.last = None
         chunks = conclusion(self._turn, words, self.last)
-        if self._keep:
-            said = self._turn.reply.chunks if self.status else []
-            self._turn.reply.chunks = [*said, *chunks]
+        said = self._turn.reply.chunks if self.status else []
+        self._turn.reply.chunks = [*said, *chunks]
         await self._end(*(chunk.frame for chunk in chunks), DONE)
 
     async def fail(self, error: Error) -> None:
@@ -202,11 +219,12 @@ class EventWriter:
 
 
 class ObjectWriter:
-    """Write a reply in one piece. `status` is 0 until the response has started."""
+    """Write a reply in one piece. `status` is 0 until the response has started. Each chunk goes to `keep` as well."""
 
-    def __init__(self, turn: Turn, send: ASGISend) -> None:
+    def __init__(self, turn: Turn, send: ASGISend, *, keep: Callable[[Chunk], None] | None = None) -> None:
         self._turn = turn
         self._asgi_send = send
+        self._keep = keep
         self._chunks: list[Chunk] = []
         self._size = 0
         self.status = 0
@@ -223,6 +241,8 @@ class ObjectWriter:
         if self._size > MAX_WHOLE:
             raise UpstreamProtocolError(f"The model's answer is longer than {MAX_WHOLE} bytes.")
         self._chunks.append(chunk)
+        if self._keep is not None:
+            self._keep(chunk)
 
     async def close(self) -> None:
         """Send the whole reply."""

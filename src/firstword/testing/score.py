@@ -119,7 +119,7 @@ class Ear:
         audio = delta.get("audio")
         if isinstance(audio, dict):
             if audio.get("data"):
-                self.score.sound.append((round(at, DIGITS), a2b_base64(audio["data"])))
+                self.score.sound.append((round(at, DIGITS), _decoded(audio["data"])))
             self._words(audio.get("transcript"), at)
         self._words(delta.get("content"), at)
 
@@ -130,3 +130,11 @@ class Ear:
         if score and score[-1][0] == at:
             words = score.pop()[1] + words
         score.append((at, words))
+
+
+def _decoded(sound: Any) -> bytes:
+    """Return sound as it was before it was written as text; nothing of what is none: a model may send anything."""
+    try:
+        return a2b_base64(sound)
+    except (ValueError, TypeError):
+        return b""
