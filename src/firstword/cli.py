@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from .app import App
+from .commands.check import check
 from .errors import ConfigError
 from .serving import check_free, options, say_how, serve, serve_workers
 
@@ -26,6 +27,9 @@ cli = typer.Typer(
 @cli.callback()
 def _firstword() -> None:
     """firstword: the custom LLM server for voice agents."""
+
+
+cli.command(name="check")(check)
 
 
 @cli.command(name="serve")
