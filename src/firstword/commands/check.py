@@ -73,7 +73,7 @@ def _patient(url: str, key: str, model: str, timeout: float, header: list[str], 
     _check_url(url)
     if not key.isascii() or any(letter.isspace() for letter in key):
         raise ValueError("The key holds white space, or signs that no header can.\nhint: copy it again")
-    patient = Patient(
+    return Patient(
         url,
         key=key,
         model=model,
@@ -82,7 +82,6 @@ def _patient(url: str, key: str, model: str, timeout: float, header: list[str], 
         timeout=timeout,
         trust=trust() if url.startswith("https") else None,
     )
-    return patient
 
 
 def _check_url(url: str) -> None:

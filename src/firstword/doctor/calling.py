@@ -1,4 +1,4 @@
-"""What callers and engines do to a server: hang up in mid-answer, leave by the dozen, send a turn again, and come back."""
+"""What callers do to a server: hang up in mid-answer, leave by the dozen, send a turn again, and come back."""
 
 from __future__ import annotations
 

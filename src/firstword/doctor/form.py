@@ -176,9 +176,9 @@ ERROR_IN_STREAM = Fault(
 )
 ERROR_SHAPE = Fault(
     "error-event-shape",
-    Level.WARNING,
-    "The error in the stream is not an object with a message.",
-    "The SDKs show an empty error, or break on it.",
+    Level.ERROR,
+    "The status is 200 and the stream has an error that is not an object with a message.",
+    "An engine takes 200 for success, and the SDKs show an empty error or break on it.",
     'Send `data: {"error":{"message":...,"type":...,"code":...}}`.',
 )
 FAULTS = (
@@ -276,9 +276,8 @@ def _judge_data(event: Event, seen: str) -> Iterator[Finding]:
         return
     error = event.chunk.get("error")
     if error:
-        yield ERROR_IN_STREAM.seen(seen)
-        if not isinstance(error, dict) or not isinstance(error.get("message"), str):
-            yield ERROR_SHAPE.seen(seen)
+        has_message = isinstance(error, dict) and isinstance(error.get("message"), str)
+        yield (ERROR_IN_STREAM if has_message else ERROR_SHAPE).seen(seen)
 
 
 def _judge_end(heard: Heard, stream: Stream) -> Iterator[Finding]:

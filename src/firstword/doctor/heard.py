@@ -158,8 +158,10 @@ class Stream:
 
     @property
     def chunks(self) -> list[tuple[float, dict[str, Any]]]:
-        """Each chunk, with the moment it came."""
-        return [(event.at, event.chunk) for event in self.events if event.chunk is not None]
+        """Each chunk up to `[DONE]`, with the moment it came; an event named `error` is none."""
+        end = next((at for at, event in enumerate(self.events) if event.is_done), len(self.events))
+        found = [event for event in self.events[:end] if (event.named(b"event") or b"").strip() != b"error"]
+        return [(event.at, event.chunk) for event in found if event.chunk is not None]
 
     @property
     def deltas(self) -> list[tuple[float, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from .answers import NO_ANSWER, no_reply, status_and_body
+from .answers import no_reply, status_and_body
 from .findings import Check, Fault, Finding, Level, Run, ok, skipped
 from .heard import Heard, short
 from .patient import Patient
@@ -206,4 +206,3 @@ CHECKS = (
     Check("get", "GET instead of POST", _mistaken(b"", "GET"), ()),
     Check("large-body", "a body of 1.2 MB, most of it white space", _large, (BIG_REFUSED,)),
 )
-FAULTS = tuple(fault for check in CHECKS for fault in check.faults) + (NO_ANSWER,)

@@ -133,7 +133,8 @@ def told(heard: Heard) -> str:
     gaps = [later - earlier for earlier, later in pairwise(moments)] or [0.0]
     return (
         f"headers after {heard.headed - heard.sent:.3f} s, first word after {moments[0] - heard.sent:.3f} s, "
-        f"{len(moments)} pieces in {moments[-1] - moments[0]:.2f} s, gaps p50 {median(gaps):.3f} s, max {max(gaps):.3f} s"
+        f"{len(moments)} pieces in {moments[-1] - moments[0]:.2f} s, "
+        f"gaps p50 {median(gaps):.3f} s, max {max(gaps):.3f} s"
     )
 
 

@@ -129,7 +129,9 @@ class Line:
     async def connect(self) -> None:
         """Open the connection, TLS included; what fails is kept in `error`."""
         began = clock.now()
-        tls = {"ssl": self._patient.trust, "server_hostname": self._patient.host} if self._patient.has_tls else {}
+        tls: dict[str, Any] = {}
+        if self._patient.has_tls:
+            tls = {"ssl": self._patient.trust, "server_hostname": self._patient.host}
         try:
             async with clock.timeout(CONNECT_TIMEOUT):
                 self._reader, self._writer = await asyncio.open_connection(

@@ -216,7 +216,7 @@ _LOGINS = ("pf-signin", "/login", "signin", "oauth", "/auth")
 
 @dataclass
 class Reached:
-    """What reaching came to: `patient` is None when there is nothing to examine, else called at the path that answers."""
+    """What reaching came to. `patient` is called at the path that answers; None when there is nothing to examine."""
 
     patient: Patient | None
     findings: list[Finding] = field(default_factory=list)

@@ -79,7 +79,7 @@ def picture() -> str:
 
 
 def _agora(patient: Patient) -> Body:
-    spoken = {"turn_id": 2, "timestamp": 1767000010000, "metadata": {"source": "asr", "user": "1002"}}
+    spoken: Message = {"turn_id": 2, "timestamp": 1767000010000, "metadata": {"source": "asr", "user": "1002"}}
     cut = {"interrupted": True, "interrupt_timestamp": 1767000012500, "original": "Why did the chicken cross the road?"}
     return patient.body(
         SYSTEM,
@@ -95,7 +95,11 @@ def _agora(patient: Patient) -> Body:
 
 
 def _identity(patient: Patient) -> Body:
-    spoken = {"turn_id": 5, "timestamp": 1767000100, "metadata": {"source": "asr", "user": "1002", "vpids": ["s1"]}}
+    spoken: Message = {
+        "turn_id": 5,
+        "timestamp": 1767000100,
+        "metadata": {"source": "asr", "user": "1002", "vpids": ["s1"]},
+    }
     return patient.body(
         said("What does this mean?", **spoken),
         app_id="A1",
