@@ -123,6 +123,10 @@ def tool(name: str) -> Any:
     return lambda request: any(each["function"]["name"] == name for each in request.body.get("tools") or [])
 
 
+def unfinished(request: Request, reply: Reply) -> Reply:
+    return replace(reply, framing="open", parts=reply.parts[:3]) if "joke" in request.text else reply
+
+
 def open_end(request: Request, reply: Reply) -> Reply:
     return replace(reply, framing="open") if reply.is_stream else reply
 
@@ -163,6 +167,7 @@ FORM: list[tuple[str, Fault, str]] = [
     ("after-done", on_streams(lambda parts: [*parts, piece("Late.")]), "form"),
     ("ends-late", open_end, "form"),
     ("truncated", on_streams(lambda parts: parts[:3]), "form"),
+    ("stalled", unfinished, "form"),
     ("error-in-stream", on_streams(lambda parts: [frame(ERROR)]), "form"),
     ("error-event-shape", on_streams(lambda parts: [*parts[:2], frame({"error": "crashed"})]), "form"),
     ("buffering-header", header(x_accel_buffering=None), ""),

@@ -14,7 +14,7 @@ ALWAYS = {"private-address"}
 
 async def names(server: Sick, only: str = "") -> list[str]:
     """Return the faults that are found."""
-    patient = Patient(server.url, key=KEY, model="m1", timeout=5.0)
+    patient = Patient(server.url, key=KEY, model="m1", timeout=3.0)
     found = await examine(patient, chosen([only] if only else []))
     return [each.fault.name for each in found.findings if each.fault and each.fault.name not in ALWAYS]
 

@@ -59,8 +59,10 @@ def judge_turn(
     offered = tuple(tool["function"]["name"] for tool in body.get("tools") or ())
     found += judge_calls(stream, offered)
     # What is broken on the wire has no words to judge: one fault is told, not two.
-    if (not found and heard.is_whole) or stream.text:
+    if stream.text or (not found and heard.is_whole):
         found += [] if body.get("response_format") else judge_words(stream)
+    if heard.is_cut_by_us and not found:
+        return [skipped(f"the reply was {heard.trouble}: see --timeout, or --param max_tokens=100")]
     return found
 
 

@@ -12,6 +12,7 @@ from .findings import Fault, Finding, Level
 from .heard import Event, Heard, Stream, short
 
 LATE = 1.0  # seconds between [DONE] and the end of the reply
+STALL = 5.0  # seconds of silence in a reply that is not over; the caller has hung up by then
 COMPRESSED = Fault(
     "compressed",
     Level.WARNING,
@@ -167,6 +168,13 @@ TRUNCATED = Fault(
     "Look for a proxy's time limit, and for an exception behind the first words. "
     "End with an error event, or an apology, `stop` and [DONE].",
 )
+STALLED = Fault(
+    "stalled",
+    Level.ERROR,
+    "The reply stops in the middle, and the connection stays open.",
+    "The caller hears half a sentence, and then the line is dead until the engine gives up.",
+    "Give each read from the model a time limit; end with an error event, or an apology, `stop` and [DONE].",
+)
 ERROR_IN_STREAM = Fault(
     "error-in-stream",
     Level.ERROR,
@@ -204,6 +212,7 @@ FAULTS = (
     AFTER_DONE,
     ENDS_LATE,
     TRUNCATED,
+    STALLED,
     ERROR_IN_STREAM,
     ERROR_SHAPE,
 )
@@ -293,6 +302,10 @@ def _judge_end(heard: Heard, stream: Stream) -> Iterator[Finding]:
     is_over = ends or stream.reasons or any(event.chunk and event.chunk.get("error") for event in events)
     if not heard.is_whole and ends:
         yield ENDS_LATE.seen(heard.trouble)
+    elif heard.is_cut_by_us:
+        silence = (heard.ended or 0) - (heard.reads[-1][0] if heard.reads else heard.sent)
+        if silence > min(STALL, ((heard.ended or 0) - heard.sent) / 2):
+            yield STALLED.seen(f"nothing for {silence:.1f} s; last: {last}")
     elif not heard.is_whole or (events and not is_over):
         yield TRUNCATED.seen(f"{heard.trouble or 'the body ends'}; last: {last}")
     elif not ends and stream.reasons:

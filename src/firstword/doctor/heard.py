@@ -34,6 +34,7 @@ class Heard:
     is_whole: bool = False
     is_kept: bool = False  # the connection may be used again
     trouble: str = ""
+    is_cut_by_us: bool = False  # it was not over in the time that we had for it
     _unzip: Any = None
 
     def take(self, at: float, data: bytes) -> None:

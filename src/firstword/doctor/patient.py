@@ -87,9 +87,15 @@ class Patient:
 
     def over_tls(self) -> Patient:
         """Return the same server and port, called by https."""
-        parts = urlsplit(self.url)
+        return self._by("https")
+
+    def without_tls(self) -> Patient:
+        """Return the same server and port, called by http."""
+        return self._by("http")
+
+    def _by(self, scheme: str) -> Patient:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return replace(self, url=parts._replace(scheme="https", netloc=f"{host}:{self.port}").geturl())
+        return replace(self, url=urlsplit(self.url)._replace(scheme=scheme, netloc=f"{host}:{self.port}").geturl())
 
     def line(self, *, method: str = "POST", key: str | None = None, headers: Mapping[str, str] | None = None) -> Line:
         """Return a line that is not connected yet; `key` takes the place of the patient's: "" sends none."""
@@ -187,9 +193,8 @@ class Line:
                 async with clock.timeout(max(ends_at - clock.now(), 0.0)):
                     data = await self._reader.read(65536)
             except asyncio.TimeoutError:
-                heard.trouble = (
-                    f"nothing came for {LINGER:g} s after [DONE]" if is_done else f"not over in {timeout:g} s"
-                )
+                heard.trouble = f"not over {LINGER:g} s after [DONE]" if is_done else f"not over in {timeout:g} s"
+                heard.is_cut_by_us = not is_done
                 break
             except OSError as error:
                 heard.trouble = "the connection was reset" if isinstance(error, ConnectionError) else "TLS failed"

@@ -243,6 +243,8 @@ def judge_connection(error: Exception) -> Finding:
     if isinstance(error, ssl.SSLError):
         is_plain = (error.reason or "") in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
         return (NO_TLS if is_plain else TLS_FAILED).seen(short((error.reason or "").replace("_", " ").lower()))
+    if isinstance(error, ConnectionError):  # who refuses was told above
+        return TLS_FAILED.seen("the connection was reset")
     if isinstance(error, asyncio.TimeoutError):
         return UNREACHABLE.seen(f"nothing in {CONNECT_TIMEOUT:g} s")
     return UNREACHABLE.seen(short(getattr(error, "strerror", None) or type(error).__name__))
@@ -307,7 +309,10 @@ async def reach(patient: Patient, *, is_insecure: bool = False) -> Reached:
         patient = unverified(patient)
         line = await _connect(patient)
     if line.error is not None:
-        reached.findings.append(judge_connection(line.error))
+        finding = judge_connection(line.error)
+        if patient.has_tls and finding.fault in (UNREACHABLE, TLS_FAILED) and await _speaks_http(patient):
+            finding = NO_TLS.seen()
+        reached.findings.append(finding)
         return reached
     reached.findings += judge_certificate(line.certificate, time.time())
     line.cut()
@@ -360,6 +365,12 @@ async def _first_turn(patient: Patient, reached: Reached, seconds: float) -> Rea
     reached.patient = patient
     reached.findings.append(ok(f"connected in {seconds * 1000:.1f} ms, HTTP/{heard.version}, status {heard.status}"))
     return reached
+
+
+async def _speaks_http(patient: Patient) -> bool:
+    """True when a port that was called by https answers without it."""
+    heard = await patient.without_tls().ask(patient.body(HELLO), key="")
+    return heard.headed is not None
 
 
 async def _speaks_tls(patient: Patient) -> bool:
