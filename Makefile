@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test lint types check bench cost faults tails fuzz soak lock clean
+.PHONY: serve test lint types check bench cost faults doctor tails fuzz soak lock clean
 
 serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl line that works at once
 	$(BIN)/firstword serve $(ARGS)
@@ -30,6 +30,9 @@ cost: $(VENV)/.dev  ## count the instructions of a turn and of a chunk, beside t
 
 faults: $(VENV)/.dev  ## play what a model can do wrong, and print what a caller hears; ARGS=--write keeps it in docs/
 	$(BIN)/python tests/faults.py $(ARGS)
+
+doctor: $(VENV)/.dev  ## have `firstword check` examine firstword and a naive server; ARGS=--write keeps it in the READMEs and docs/
+	$(BIN)/python tests/doctor/compare.py $(ARGS)
 
 tails: $(VENV)/.bench  ## how long callers wait with real models' times; ARGS=--write keeps table and picture in docs/
 	$(BIN)/python -m benchmarks.tails $(ARGS)

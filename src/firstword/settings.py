@@ -196,6 +196,9 @@ class Settings(BaseSettings):
     def _split_list(cls, value: Any) -> Any:
         return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
 
+# Variables that another command than `serve` reads: they may stand in the same shell.
+OF_COMMANDS = ("FIRSTWORD_CHECK_KEY",)
+
 
 def load(**given: Any) -> Settings:
     """Return the settings, those `given` (not None, not empty) first. Raises ConfigError that names each wrong one."""
@@ -225,7 +228,7 @@ def _refuse_unknown() -> None:
     """Raise ConfigError for a FIRSTWORD_ variable that nobody reads: a misspelt gate key would open the door."""
     known = {_env_name(_alias(field)) for field in Settings.model_fields}
     for name in os.environ:
-        if name.startswith("FIRSTWORD_") and name not in known:
+        if name.startswith("FIRSTWORD_") and name not in known and name not in OF_COMMANDS:
             near = difflib.get_close_matches(name, sorted(known), 1)
             hint = f"did you mean {near[0]}?" if near else "see the configuration table in the README"
             raise ConfigError(f"There is no setting {name}.", hint=hint)

@@ -90,8 +90,8 @@ class Patient:
         return self._by("https")
 
     def without_tls(self) -> Patient:
-        """Return the same server and port, called by http."""
-        return self._by("http")
+        """Return the same server and port, called by http, without the key and headers: they are not for all to see."""
+        return replace(self._by("http"), key="", headers={})
 
     def _by(self, scheme: str) -> Patient:
         host = f"[{self.host}]" if ":" in self.host else self.host

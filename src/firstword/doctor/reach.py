@@ -369,7 +369,7 @@ async def _first_turn(patient: Patient, reached: Reached, seconds: float) -> Rea
 
 async def _speaks_http(patient: Patient) -> bool:
     """True when a port that was called by https answers without it."""
-    heard = await patient.without_tls().ask(patient.body(HELLO), key="")
+    heard = await patient.without_tls().ask(patient.body(HELLO))
     return heard.headed is not None
 
 
