@@ -196,6 +196,7 @@ class Settings(BaseSettings):
     def _split_list(cls, value: Any) -> Any:
         return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
 
+
 # Variables that another command than `serve` reads: they may stand in the same shell.
 OF_COMMANDS = ("FIRSTWORD_CHECK_KEY",)
 

@@ -11,7 +11,7 @@ from typing import Any
 from .calls import judge_calls
 from .chunks import judge_chunks
 from .findings import Fault, Finding, Level, skipped
-from .form import judge_form
+from .form import BREAKS, judge_form
 from .heard import Heard, short
 from .speech import judge_words
 
@@ -55,7 +55,10 @@ def judge_turn(
         ]
     stream = heard.stream
     wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-    found = [*judge_form(heard), *judge_chunks(stream, wants_usage=wants_usage)]
+    found = judge_form(heard)
+    if any(finding.fault in BREAKS for finding in found):
+        return found  # half a reply lacks more, and it is one thing to mend
+    found += judge_chunks(stream, wants_usage=wants_usage)
     offered = tuple(tool["function"]["name"] for tool in body.get("tools") or ())
     found += judge_calls(stream, offered)
     # What is broken on the wire has no words to judge: one fault is told, not two.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -50,7 +51,10 @@ def chosen(names: Iterable[str] = (), *, is_quick: bool = False) -> list[Check]:
     """
     wanted = set(names)
     if unknown := wanted - {check.name for check in CHECKS}:
-        raise ValueError(f"There is no check {sorted(unknown)[0]!r}.")
+        name = sorted(unknown)[0]
+        near = difflib.get_close_matches(name, [check.name for check in CHECKS], 1)
+        hint = f"did you mean {near[0]}?" if near else "firstword check --list names them"
+        raise ValueError(f"There is no check {name!r}.\nhint: {hint}")
     kept = [check for check in CHECKS if (check.name in wanted or not wanted) and (check.is_quick or not is_quick)]
     return [reach.CHECK, *(check for check in kept if check is not reach.CHECK)]
 

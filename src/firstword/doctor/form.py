@@ -216,6 +216,7 @@ FAULTS = (
     ERROR_IN_STREAM,
     ERROR_SHAPE,
 )
+BREAKS = (TRUNCATED, STALLED, ERROR_IN_STREAM, ERROR_SHAPE, ERROR_SWALLOWED)
 _SEPARATORS = ("\u2028".encode(), "\u2029".encode())
 
 
@@ -299,7 +300,8 @@ def _judge_end(heard: Heard, stream: Stream) -> Iterator[Finding]:
         yield AFTER_DONE.seen(last)
     if ends and stream.rest:
         yield NO_BLANK_LINE.seen(short(repr(stream.rest)))
-    is_over = ends or stream.reasons or any(event.chunk and event.chunk.get("error") for event in events)
+    has_error = any(event.chunk and event.chunk.get("error") for event in events)
+    is_over = ends or stream.reasons or has_error
     if not heard.is_whole and ends:
         yield ENDS_LATE.seen(heard.trouble)
     elif heard.is_cut_by_us:
@@ -308,7 +310,7 @@ def _judge_end(heard: Heard, stream: Stream) -> Iterator[Finding]:
             yield STALLED.seen(f"nothing for {silence:.1f} s; last: {last}")
     elif not heard.is_whole or (events and not is_over):
         yield TRUNCATED.seen(f"{heard.trouble or 'the body ends'}; last: {last}")
-    elif not ends and stream.reasons:
+    elif not ends and stream.reasons and not has_error:
         yield NO_DONE.seen(f"last: {last}")
     if heard.is_whole and ends and (heard.ended or 0) - events[ends[0]].at > LATE:
         yield ENDS_LATE.seen(f"{(heard.ended or 0) - events[ends[0]].at:.1f} s behind [DONE]")

@@ -101,7 +101,7 @@ def short(data: bytes | str, secrets: tuple[str, ...] = ()) -> str:
     text = data if isinstance(data, str) else data[: LONGEST_SHOWN * 16].decode("utf-8", "replace")
     for secret in secrets:
         if secret:
-            text = text.replace(secret, "[the key]")
+            text = text.replace(secret, "[hidden]")
     text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text.strip())
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 

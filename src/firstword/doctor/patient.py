@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httptools
 import msgspec
@@ -72,7 +72,8 @@ class Patient:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must stand in no line that is shown."""
-        values = (self.key, *self.headers.values())
+        parts = urlsplit(self.url)
+        values = (self.key, *self.headers.values(), parts.password or "", *dict(parse_qsl(parts.query)).values())
         return tuple(value for value in values if len(value) > 3)
 
     def at(self, path: str) -> Patient:
