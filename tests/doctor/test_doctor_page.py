@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 from ailments import FAULTS
 from compare import CHECKS, PAGE, READMES, both, page, table, within
 from conftest import ROOT
 
+from firstword.cli import cli
 from firstword.doctor import Fault, chosen, cost
 
 TRIED_AT_REACH = (Path(__file__).parent / "test_reach.py").read_text("utf-8")
@@ -49,6 +51,14 @@ def test_each_fault_says_what_why_and_how_to_mend_it_in_sentences() -> None:
 def test_the_page_tells_every_check_as_the_code_has_it() -> None:
     """A check is added or worded anew: `make doctor ARGS=--write` puts it into the page."""
     assert within(PAGE) == page()
+
+
+def test_the_page_names_every_option() -> None:
+    """Somebody adds an option to `firstword check`."""
+    command = typer.main.get_command(cli)
+    options = [name for option in command.commands["check"].params for name in option.opts]  # type: ignore[attr-defined]
+    named = [name for name in options if name.startswith("--")]
+    assert len(named) > 9 and [name for name in named if f"| `{name}" not in PAGE.read_text("utf-8")] == []
 
 
 def test_the_page_counts_the_requests() -> None:

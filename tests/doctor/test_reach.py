@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import socket
 import ssl
 import time
@@ -155,6 +156,7 @@ def test_an_engine_in_the_cloud_needs_a_public_address(url: str, addresses: list
     [
         (asyncio.TimeoutError(), "unreachable"),
         (OSError(113, "No route to host"), "unreachable"),
+        (OSError(f"Multiple exceptions: [Errno {errno.ECONNREFUSED}] ('::1', 8000), ..."), "connection-refused"),
     ],
 )
 def test_a_network_that_says_nothing_is_told(error: Exception, name: str) -> None:

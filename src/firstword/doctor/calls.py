@@ -130,14 +130,14 @@ def _judge_pieces(pieces: list[dict[str, Any]], offered: tuple[str, ...]) -> Ite
     if min(calls) != 0:
         yield INDEX_START.seen(f"index: {min(calls)}")
     for index, of_one in calls.items():
-        ids = [piece["id"] for piece in of_one if piece.get("id")]
+        ids = [str(piece["id"]) for piece in of_one if piece.get("id")]
         if len(set(ids)) > 1:
-            yield SAME_INDEX.seen(f"index {index} has the ids {short(', '.join(map(str, ids[:3])))}")
+            yield SAME_INDEX.seen(f"index {index} has the ids {short(', '.join(ids[:3]))}")
         else:
             yield from _judge_call(of_one, ids, offered)
 
 
-def _judge_call(pieces: list[dict[str, Any]], ids: list[Any], offered: tuple[str, ...]) -> Iterator[Finding]:
+def _judge_call(pieces: list[dict[str, Any]], ids: list[str], offered: tuple[str, ...]) -> Iterator[Finding]:
     functions = [function for piece in pieces if isinstance(function := piece.get("function"), dict)]
     names = [function["name"] for function in functions if function.get("name")]
     arguments = [function["arguments"] for function in functions if function.get("arguments") is not None]

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 LONGEST_SHOWN = 160  # characters of what was seen
+MOST_UNZIPPED = 4 * 1024 * 1024  # bytes that one read may become
 _EITHER = 47  # zlib's word for gzip or zlib, whichever it is
 _BOM = b"\xef\xbb\xbf"
 
@@ -43,7 +44,7 @@ class Heard:
         if self.coding in ("gzip", "deflate", "x-gzip"):
             self._unzip = self._unzip or zlib.decompressobj(_EITHER)
             try:
-                data = self._unzip.decompress(data)
+                data = self._unzip.decompress(data, MOST_UNZIPPED)
             except zlib.error:
                 self.trouble = self.trouble or f"the body is not {self.coding}"
                 return

@@ -25,6 +25,7 @@ from .heard import Heard
 CONNECT_TIMEOUT = 10.0  # seconds, TLS included
 LINGER = 2.0  # seconds in which a reply has to end behind its [DONE]
 LARGEST_REPLY = 32 * 1024 * 1024  # bytes
+LARGEST_HEAD = 256 * 1024  # bytes
 DONE = b"data: [DONE]\n\n"
 
 
@@ -132,6 +133,7 @@ class Line:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._parser: Any = None
+        self._read_size = 0
 
     async def connect(self) -> None:
         """Open the connection, TLS included; what fails is kept in `error`."""
@@ -158,7 +160,7 @@ class Line:
         """Send one request; bytes are sent as they are, None as no body, all else as JSON."""
         if self._writer is None:
             return
-        self.heard = Heard(sent=clock.now())
+        self.heard, self._read_size = Heard(sent=clock.now()), 0
         self._parser = httptools.HttpResponseParser(_Reply(self.heard, lambda: self._parser))
         content = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
         self._writer.write(self._head(len(content)) + content)
@@ -218,7 +220,10 @@ class Line:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             heard.trouble = f"what came is not HTTP: {data[:40]!r}" if heard.headed is None else "the framing is wrong"
-        if heard.wire_size > LARGEST_REPLY:
+        self._read_size += len(data)
+        if heard.headed is None and self._read_size > LARGEST_HEAD:
+            heard.trouble = f"a head of more than {LARGEST_HEAD} bytes"
+        if self._read_size > LARGEST_REPLY:
             heard.trouble = f"more than {LARGEST_REPLY} bytes"
 
     def cut(self) -> None:

@@ -6,6 +6,7 @@ Judgement of errors and of odd replies is pure; `reach` makes the calls.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -235,7 +236,8 @@ def judge_connection(error: Exception) -> Finding:
     """Return why there is no connection."""
     if isinstance(error, socket.gaierror):
         return NO_SUCH_HOST.seen(short(error.strerror or "no address"))
-    if isinstance(error, ConnectionRefusedError):
+    # A name with several addresses that all refuse is an OSError that only tells of them in its text.
+    if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
         return REFUSED.seen()
     if isinstance(error, ssl.SSLCertVerificationError):
         fault = _CERTIFICATES.get(error.verify_code) or (CHAIN if error.verify_code in _CHAIN else TLS_FAILED)
