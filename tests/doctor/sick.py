@@ -226,7 +226,7 @@ class Sick:
     """A server with one fault, or none, on the test's own loop for the length of an `async with`."""
 
     def __init__(self, fault: Fault = well, tls: ssl.SSLContext | None = None) -> None:
-        self._fault, self._tls = fault, tls
+        self.fault, self._tls = fault, tls
         self.requests: list[Request] = []
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -268,7 +268,7 @@ class Sick:
         content = await reader.readexactly(int(headers.get("content-length", 0)))
         request = Request(method, path, headers, content, len(self.requests) + 1)
         self.requests.append(request)
-        reply = self._fault(request, healthy(request))
+        reply = self.fault(request, healthy(request))
         if reply is None:
             return False
         await asyncio.sleep(reply.before_head)

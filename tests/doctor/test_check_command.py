@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 from served import Served
-from sick import KEY, Sick, error, on_streams, well
+from sick import KEY, Sick, error, on_chunks, on_streams, well
+from typer.testing import CliRunner
 
 from firstword import App, Turn
+from firstword.cli import cli
 from firstword.doctor import CHECKS
 
 FIRSTWORD = str(Path(sys.executable).parent / "firstword")
@@ -61,6 +63,20 @@ async def test_programs_read_json() -> None:
     assert KEY not in out
 
 
+async def test_the_same_fault_is_told_once() -> None:
+    """Forty replies lack an id: that is one thing to mend, and the checks that saw it too are named."""
+
+    def without_id(chunk: dict[str, Any], at: int) -> dict[str, Any]:
+        return {name: value for name, value in chunk.items() if name != "id"}
+
+    async with Sick(on_chunks(without_id)) as server:
+        words = [server.url, "--only", "form,blank,agora", "--key", KEY, "--model", "m1"]
+        (_, people, _), (code, programs, _) = await run(*words), await run(*words, "--json")
+    faults = [each for each in json.loads(programs)["findings"] if each["fault"] == "chunk-id"]
+    assert [(each["check"], each["also"]) for each in faults] == [("form", ["agora", "blank"])]
+    assert people.count("(chunk-id)") == 1 and "also in: agora, blank\n" in people and code == 1
+
+
 async def test_what_the_engine_sends_goes_along() -> None:
     """`llm.params` and `llm.headers` of the agent's own configuration, and no key in the body or twice."""
     async with Sick(well) as server:
@@ -88,11 +104,12 @@ async def test_what_the_engine_sends_goes_along() -> None:
         (["http://x/", "--key", "a b"], "The key holds white space, or signs that no header can.\nhint: "),
     ],
 )
-async def test_wrong_usage_is_told_in_a_sentence(words: list[str], said: str) -> None:
+def test_wrong_usage_is_told_in_a_sentence(words: list[str], said: str) -> None:
     """A typing error: exit code 2, what is wrong, what to do, and nobody was called."""
-    code, out, err = await run(*words)
-    assert (code, out) == (2, "")
-    assert err.startswith(f"firstword: {said}") and "Traceback" not in err and "a b" not in err
+    result = CliRunner().invoke(cli, ["check", *words])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"firstword: {said}")
+    assert "Traceback" not in result.stderr and "a b" not in result.stderr
 
 
 async def test_nobody_there_is_an_exit_code_of_its_own() -> None:
@@ -134,7 +151,7 @@ def demo() -> Iterator[Served]:
 
     @app.before_turn
     def hurry(turn: Turn) -> None:
-        turn.request["pace"] = 60
+        turn.request["pace"] = 0
 
     served = Served(app)
     yield served

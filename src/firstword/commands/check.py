@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "advice": "cyan", "warning": "yellow", "error": "red", "skipped": "bright_black"}
 WIDEST = 100  # characters of a line
 INDENT = " " * 9
+MOST_NAMED = 4  # checks in one line
 
 
 def check(
@@ -164,7 +165,7 @@ def told(found: Examination) -> dict[str, Any]:
                 "fault": finding.fault.name if finding.fault else None,
                 "says": finding.fault.says if finding.fault else None,
                 "seen": finding.seen,
-                "times": finding.times,
+                "also": list(finding.also),
                 "why": finding.fault.why if finding.fault else None,
                 "mend": finding.fault.mend if finding.fault else None,
             }
@@ -189,11 +190,17 @@ def _lines(finding: Finding, width: int) -> list[str]:
         return textwrap.wrap(f"{finding.check}: {finding.seen}", room, subsequent_indent="  ")
     fault = finding.fault
     lines = textwrap.wrap(f"{finding.check}: {fault.says} ({fault.name})", room, subsequent_indent="  ")
-    often = f" (in {finding.times} requests)" if finding.times > 1 else ""
-    for word, text in (("seen", f"{finding.seen}{often}".strip()), ("why", fault.why), ("mend", fault.mend)):
+    told = (("seen", finding.seen), ("also in", _few(finding.also)), ("why", fault.why), ("mend", fault.mend))
+    for word, text in told:
         if text:
             lines += textwrap.wrap(f"{word}: {text}", room, initial_indent="  ", subsequent_indent="        ")
     return lines
+
+
+def _few(names: tuple[str, ...]) -> str:
+    """Return some of the names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def summary(found: Examination) -> str:

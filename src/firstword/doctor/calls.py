@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from .findings import Fault, Finding, Level
 from .heard import Stream, decoded, short
 
@@ -111,7 +113,7 @@ def judge_calls(stream: Stream, offered: tuple[str, ...]) -> list[Finding]:
     pieces = [piece for calls in lists for piece in calls if isinstance(piece, dict)]
     found = []
     if any(len(calls) > 1 for calls in lists):
-        found.append(TWO_IN_ONE.seen(short(str(next(calls for calls in lists if len(calls) > 1)))))
+        found.append(TWO_IN_ONE.seen(_shown(next(calls for calls in lists if len(calls) > 1))))
     if any(delta.get("content") and delta.get("tool_calls") for _, delta in stream.deltas):
         found.append(BESIDE_WORDS.seen())
     if stream.reasons[-1:] != ["tool_calls"]:
@@ -122,7 +124,7 @@ def judge_calls(stream: Stream, offered: tuple[str, ...]) -> list[Finding]:
 def _judge_pieces(pieces: list[dict[str, Any]], offered: tuple[str, ...]) -> Iterator[Finding]:
     without = [piece for piece in pieces if not isinstance(piece.get("index"), int)]
     if without:
-        yield NO_INDEX.seen(short(str(without[0])))
+        yield NO_INDEX.seen(_shown(without[0]))
         return
     calls: dict[int, list[dict[str, Any]]] = {}
     for piece in pieces:
@@ -141,7 +143,7 @@ def _judge_call(pieces: list[dict[str, Any]], ids: list[str], offered: tuple[str
     functions = [function for piece in pieces if isinstance(function := piece.get("function"), dict)]
     names = [function["name"] for function in functions if function.get("name")]
     arguments = [function["arguments"] for function in functions if function.get("arguments") is not None]
-    shown = short(str(pieces[0]))
+    shown = _shown(pieces[0])
     if not ids:
         yield NO_ID.seen(shown)
     if len(ids) > 1 or len(names) > 1:
@@ -153,3 +155,7 @@ def _judge_call(pieces: list[dict[str, Any]], ids: list[str], offered: tuple[str
     whole = "".join(arguments) if all(isinstance(each, str) for each in arguments) else None
     if whole is None or not isinstance(decoded(whole.encode()), dict):
         yield ARGUMENTS.seen(short(f"arguments: {arguments[0]!r}" if whole is None and arguments else repr(whole)))
+
+
+def _shown(value: Any) -> str:
+    return short(msgspec.json.encode(value))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from .findings import Fault, Finding, Level
 from .heard import Stream, choices, short
 
@@ -232,4 +234,4 @@ def _judge_ending(stream: Stream, chunks: list[dict[str, Any]]) -> Iterator[Find
 
 
 def _shown(chunk: dict[str, Any]) -> str:
-    return short(str(chunk))
+    return short(msgspec.json.encode(chunk))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from .patient import Patient
@@ -42,13 +42,13 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check came to. `times` is in how many requests a fault was seen."""
+    """What a check came to. `also` are further checks in which the same fault was seen."""
 
     level: Level
     seen: str = ""
     fault: Fault | None = None
     check: str = ""
-    times: int = 1
+    also: tuple[str, ...] = ()
 
 
 def ok(seen: str = "") -> Finding:
@@ -93,8 +93,8 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
         first = kept.get(key)
         if first is None:
             kept[key] = finding
-        elif finding.fault:
-            kept[key] = Finding(first.level, first.seen, first.fault, first.check, first.times + 1)
+        elif finding.check not in (first.check, *first.also):
+            kept[key] = replace(first, also=(*first.also, finding.check))
     return list(kept.values())
 
 
