@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 import typer
 from ailments import FAULTS
 from compare import CHECKS, PAGE, READMES, both, page, table, within
@@ -69,7 +68,6 @@ def test_the_page_counts_the_requests() -> None:
 
 async def test_the_readmes_show_what_is_found_today() -> None:
     """The naive server of the benchmarks and firstword, before the same model; firstword has none of the faults."""
-    pytest.importorskip("openai")
     made = table(*await both())
     assert [within(readme) for readme in READMES] == [made, made]
     assert made.count("| – |") == made.count("\n") - 1 > 5
