@@ -72,6 +72,7 @@ class Reply:
     before_head: float = 0.0
     version: str = "1.1"
     raw: bytes | None = None  # instead of all that
+    raw_later: bytes = b""  # a moment behind it
     waits_in_line: bool = False  # until no other such reply is being written
 
     @property
@@ -274,6 +275,9 @@ class Sick:
         await asyncio.sleep(reply.before_head)
         if reply.raw is not None:
             writer.write(reply.raw)
+            await writer.drain()
+            await asyncio.sleep(0.05 if reply.raw_later else 0)
+            writer.write(reply.raw_later)
             await writer.drain()
             writer.close()
             return False

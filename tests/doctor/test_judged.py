@@ -37,7 +37,9 @@ CHUNK = some.recursive(
     JSON,
     lambda inner: some.dictionaries(some.sampled_from(NAMES + MORE), inner | some.lists(inner, max_size=2), max_size=5),
 )
-LINE = some.sampled_from([b"data: [DONE]", b"", b": x", b"id: 1", b"retry: 1", b"event: error", b"data:", b"\r", b"x"])
+LINE = some.sampled_from(
+    [b"data: [DONE]", b"", b": x", b"id: 1", b"retry: 1", b"event: error", b"data:", b"\r", b"x", b"data: 1\r\ndata: 2"]
+)
 
 
 def heard(body: bytes, cuts: tuple[int, ...] = (), **more: Any) -> Heard:
@@ -79,9 +81,9 @@ def test_no_reply_breaks_the_doctor(lines: list[bytes]) -> None:
 def test_how_a_reply_is_cut_on_its_way_changes_nothing(lines: list[bytes], cuts: list[int]) -> None:
     """The network cuts where it likes, within characters and between CR and LF: the same findings."""
     body = b"\r\n\r\n".join(lines) + b"\n\n"
-    whole, cut = heard(body), heard(body, tuple(cuts))
-    whole.ended = cut.ended = 0.0
-    assert judged(whole) == judged(cut)
+    whole, cut, shredded = heard(body), heard(body, tuple(cuts)), heard(body, tuple(range(len(body))))
+    whole.ended = cut.ended = shredded.ended = 0.0
+    assert judged(whole) == judged(cut) == judged(shredded)
 
 
 def shredded(request: Request, reply: Reply) -> Reply:
@@ -103,7 +105,8 @@ async def test_an_early_hint_is_no_reply() -> None:
         body = b"".join(reply.parts)
         head = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
         hint = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n"
-        return replace(reply, raw=f"{hint}HTTP/1.1 200 OK\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        true = f"HTTP/1.1 200 OK\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
+        return replace(reply, raw=hint.encode(), raw_later=true)
 
     async with Sick(hinted) as server:
         assert await names(server, "form") == []

@@ -264,7 +264,9 @@ async def test_https_to_a_plain_port_and_http_to_one_with_tls(certificates: Cert
     async with Sick(well) as plain, Sick(well, tls=side(certificates.good())) as secure:
         to_plain = await reached(plain.url.replace("http:", "https:"), trust=certificates.trust)
         to_secure = await reached(secure.url.replace("https:", "http:"))
+        sent = [request.headers for request in plain.requests if request.method == "POST"]
     assert (faults(to_plain), faults(to_secure)) == (["no-tls"], ["wants-tls"])
+    assert sent and not any("authorization" in headers for headers in sent)  # a key for TLS is not sent without
 
 
 async def test_a_handshake_that_fails_for_another_reason_is_told(certificates: Certificates) -> None:
