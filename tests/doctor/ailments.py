@@ -369,7 +369,7 @@ PACE: list[tuple[str, Fault, str]] = [
         behind(
             lambda request: request.body.get("session_id") == "check-resent",
             1,
-            lambda request, reply: error(409) if request.body.get("session_id") == "check-resent" else reply,
+            lambda request, reply: error(503) if request.body.get("session_id") == "check-resent" else reply,
         )(),
         "resent",
     ),
