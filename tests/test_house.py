@@ -23,7 +23,7 @@ FLOORS = {
     **dict.fromkeys(["turn"], 4),
     **dict.fromkeys(["providers", "platforms", "telemetry", "tools", "who", "images", "voices"], 5),
     **dict.fromkeys(["server", "model", "roster", "relay", "race", "own", "serving"], 6),
-    **dict.fromkeys(["stages", "rounds", "agents"], 6),
+    **dict.fromkeys(["stages", "rounds", "agents", "agora"], 6),
     **dict.fromkeys(["app", "building"], 7),
     **dict.fromkeys(["firstword", "cli", "commands", "doctor", "__main__", "testing"], 8),
 }
