@@ -17,6 +17,7 @@ from .errors import (
     UpstreamError,
     VoiceError,
 )
+from .events import Event, Heard
 from .model import Model
 from .policy import Policy
 from .tools import Tool
@@ -37,8 +38,10 @@ __all__ = [
     "Chunk",
     "ConfigError",
     "Error",
+    "Event",
     "Forbidden",
     "HTTPTool",
+    "Heard",
     "Model",
     "Policy",
     "Reply",

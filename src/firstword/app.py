@@ -93,6 +93,7 @@ class App:
         voice: str | Voice | None = None,
         voice_base_url: str | None = None,
         voice_api_key: str | None = None,
+        agora_webhook_secret: str | None = None,
         warm: bool | None = None,
         debug: bool | None = None,
     ) -> None:
@@ -156,6 +157,13 @@ class App:
         self._check_thawed("after_turn")
         check_takes(hook, "turn")
         self._written.after.append(hook)
+        return hook
+
+    def on_event(self, hook: F) -> F:
+        """Call `hook(event)` with every event that Agora's engine tells by webhook; needs `agora_webhook_secret`."""
+        self._check_thawed("on_event")
+        check_takes(hook, "event")
+        self._written.on_event.append(hook)
         return hook
 
     def stage(self, stage: F) -> F:

@@ -7,6 +7,7 @@ This is the only room that reads the settings.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import plugins
 from .admission import Gate
 from .errors import ConfigError
+from .events import Event
 from .health import Budget
 from .images import Images
 from .model import Model
@@ -27,10 +29,11 @@ from .rounds.toolbox import Toolbox, knows_strict
 from .rounds.use import Limits
 from .server import Bounds, Server
 from .server.reading import AUTO, Place, Reader, places
+from .server.webhook import Webhook
 from .stages.act import Actions, act
 from .stages.aloud import aloud, read_out
 from .stages.fill import fill
-from .stages.hooks import ChunkHook, Hook, TextHook, before, call, on_chunk
+from .stages.hooks import ChunkHook, EventHook, Hook, TextHook, before, call, on_chunk
 from .stages.shape import shape
 from .stages.tidy import tidy
 from .telemetry import Counts
@@ -41,6 +44,11 @@ if TYPE_CHECKING:
     from .voices import Voice
 
 EMBEDDED_VOICE = "espeak"  # says what no model can, when the App names no voice
+
+log = logging.getLogger("firstword")
+
+# What each App has of its own.
+_LISTS = ("functions", "stages", "before", "on_chunk", "after", "on_event", "read_aloud")
 
 
 @dataclass(slots=True)
@@ -58,14 +66,14 @@ class Written:
     before: list[Hook] = field(default_factory=list)
     on_chunk: list[ChunkHook] = field(default_factory=list)
     after: list[Hook] = field(default_factory=list)
+    on_event: list[EventHook] = field(default_factory=list)
     voice: Voice | None = None
     voice_function: Callable[..., Any] | None = None  # the user's own, which is asked before it
     read_aloud: list[TextHook] = field(default_factory=list)
 
     def copy(self) -> Written:
         """Return one that says the same; what is added to one of them later is not the other's."""
-        names = ("functions", "stages", "before", "on_chunk", "after", "read_aloud")
-        lists = {name: getattr(self, name).copy() for name in names}
+        lists = {name: getattr(self, name).copy() for name in _LISTS}
         return replace(self, toolbox=self.toolbox.copy(), **lists)
 
     @property
@@ -135,15 +143,18 @@ class Built:
         self._stages = in_order(written, self.jobs)
         self._voice = written.voice
         has_voice = written.voice is not None or written.voice_function is not None
+        counts = Counts()
+        self._webhook = self._listen(counts)
         self.server = Server(
             aloud(compose(self._stages, self.roster.ask), self._speaking, has_voice=has_voice),
             reader=Reader(settings.platform, written.sessions, written.policy),
             gate=written.gate,
             bounds=Bounds(settings.max_body, settings.body_timeout),
             info=self.roster,
-            counts=Counts(),
+            counts=counts,
             after=self._finish if written.after else None,
             actions=Actions(self.transport, settings.agora()) if written.may_act else None,
+            webhook=self._webhook,
             tidy=_tidy(settings),
             resent=settings.resent,
             debug=settings.debug,
@@ -185,9 +196,25 @@ class Built:
         # Over all that says words, fillers too: what is said is sound, whoever says it.
         return compose([*shows, speak(voice, instead=said_instead), *self._stages], read_out(self.roster.ask))
 
+    def _listen(self, counts: Counts) -> Webhook | None:
+        """Return what takes an engine's events; None without the secret that they are signed with."""
+        settings, has_hooks = self._written.settings, bool(self._written.on_event)
+        secret = settings.webhook_secret()
+        if secret is None:
+            if has_hooks:
+                log.warning("on_event hooks hear nothing hint: set FIRSTWORD_AGORA_WEBHOOK_SECRET")
+            return None
+        return Webhook(secret, hook=self._tell if has_hooks else None, counts=counts, debug=settings.debug)
+
+    async def _tell(self, event: Event) -> None:
+        for hook in self._written.on_event:
+            await call(hook, event)
+
     async def close(self) -> None:
         """Wait for after_turn hooks and jobs, then close every connection."""
         await self.server.drain()
+        if self._webhook is not None:
+            await self._webhook.drain()
         await self.jobs.drain()
         if self._warming is not None:
             self._warming.cancel()

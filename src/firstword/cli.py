@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from .app import App
-from .commands import agent
+from .commands import agent, webhook
 from .commands.check import check
 from .errors import ConfigError
 from .serving import check_free, options, say_how, serve, serve_workers
@@ -24,6 +24,7 @@ cli = typer.Typer(
     help="firstword: the custom LLM server for voice agents.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 cli.add_typer(agent.commands, name="agent")
+cli.command(name="webhook")(webhook.webhook)
 
 
 @cli.callback()

@@ -89,6 +89,14 @@ class Unauthorized(RequestError):
     code = "invalid_api_key"
 
 
+class InvalidSignature(RequestError):
+    """An event was not signed with our secret, or long ago."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_signature"
+
+
 class Forbidden(RequestError):
     """This caller may not be served here."""
 

@@ -145,6 +145,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("AGORA_AGENTS_API_BASE_URL"),
         description="Another host for that API.",
     )
+    agora_webhook_secret: SecretStr | None = Field(
+        None, description="The secret of Agora's notifications: with it, `/webhooks/agora` takes the engine's events."
+    )
     voice: str | None = Field(
         None,
         description="What turns replies into sound for engines that ask for it: `espeak`, `espeak:de`, "
@@ -190,6 +193,10 @@ class Settings(BaseSettings):
             "area": self.agora_area,
             "base_url": self.agora_agents_api_base_url or "",
         }
+
+    def webhook_secret(self) -> str | None:
+        """Return what events are signed with; None when there is none."""
+        return self.agora_webhook_secret.get_secret_value() if self.agora_webhook_secret else None
 
     @field_validator("keys", "models", "session", mode="before")
     @classmethod

@@ -6,10 +6,13 @@ when somebody asks. Each worker counts for itself. No label holds what a caller 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
+from .events import Event
 from .turn import Turn
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -17,7 +20,27 @@ MAX_LABELS = 1000  # names of models and outcomes that are told apart; providers
 MAX_NAME = 100  # signs of a model's name; without a list of models it is whatever the caller wrote
 MAX_TOKENS = 100_000_000  # of one attempt; a server that counts more, or less than none, is not believed
 OTHER = "other"
+# Seconds up to which the engine's latencies are counted together; 0.7 is where people notice a silence.
+BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 STATES = ("closed", "half-open", "open")
+
+
+class Spread:
+    """How often a time was within each of the bounds, and over all of them; and the sum of them all, in seconds."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
+
+    def note(self, seconds: float) -> None:
+        """Count one time."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return how many were at most as long as each bound, as Prometheus counts."""
+        names = [*(str(bound) for bound in BOUNDS), "+Inf"]
+        return list(zip(names, accumulate(self.counts), strict=True))
 
 
 class Counts:
@@ -29,6 +52,9 @@ class Counts:
         self.unheard: Counter[tuple[str, str]] = Counter()  # by model and unit: what attempts that lost have cost
         self.tool_calls: Counter[tuple[str, str]] = Counter()  # by tool and outcome
         self.again: Counter[str] = Counter()  # turns that were sent again, by what became of them
+        self.events: Counter[str] = Counter()  # what an engine told by webhook, by name
+        self.heard: Counter[str] = Counter()  # turns that it told of: answered "here" or "elsewhere"
+        self.latencies: dict[tuple[str, str], Spread] = {}  # of those turns, by event and part
         self.fillers = 0
         self.apologies = 0
         self.truncated = 0
@@ -60,6 +86,17 @@ class Counts:
             if type(tokens) is int and 0 < tokens <= MAX_TOKENS:
                 self.unheard[_known(self.unheard, (model, "tokens"))] += tokens
 
+    def note_event(self, event: Event) -> None:
+        """Count an event of an engine's, and the times in it."""
+        self.events[event.name] += 1
+        for turn in event.turns:
+            self.heard["elsewhere" if turn.id is None else "here"] += 1
+            for part, seconds in turn.latencies.items():
+                key = (event.name, part)
+                if key not in self.latencies and len(self.latencies) >= MAX_LABELS:
+                    key = (event.name, OTHER)
+                self.latencies.setdefault(key, Spread()).note(seconds)
+
     def page(self, states: Mapping[str, str]) -> bytes:
         """Return all of it as text, with the breakers' `states` by model."""
         from prometheus_client import CollectorRegistry, generate_latest
@@ -84,7 +121,7 @@ def _known(counted: Counter[Any], labels: Any) -> Any:
 
 
 def _families(counts: Counts, states: Mapping[str, str]) -> Iterator[Any]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
     def counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, int]) -> Any:
         family = CounterMetricFamily(f"firstword_{name}", text, labels=labels)
@@ -121,6 +158,16 @@ def _families(counts: Counts, states: Mapping[str, str]) -> Iterator[Any]:
         ("stalls", "Times that words came for stall_timeout without the end of a sentence."),
     ):
         yield CounterMetricFamily(f"firstword_{name}", text, value=getattr(counts, name))
+    yield counter("events", "What an engine told by webhook.", ("event",), counts.events)
+    yield counter(
+        "heard", "Turns that an engine told of, and whether they were answered here.", ("where",), counts.heard
+    )
+    spread = HistogramMetricFamily(
+        "firstword_engine_latency_seconds", "How long the parts of turns took the engine.", labels=("event", "part")
+    )
+    for (event, part), times in sorted(counts.latencies.items()):
+        spread.add_metric([event, part], times.buckets(), times.sum)
+    yield spread
     breaker = GaugeMetricFamily(
         "firstword_breaker", "1 for the state of each model's breaker.", labels=("model", "state")
     )

@@ -25,8 +25,9 @@ from .apology import left_to_say, said_instead
 from .pages import Info, Pages
 from .reading import Reader
 from .request import Gone, read_body, read_headers, read_json, read_query
-from .routes import CHAT, CHAT_PATHS, PLAIN, Route, route
+from .routes import CHAT, CHAT_PATHS, EVENTS, PLAIN, Route, route
 from .run import Cut, error_of
+from .webhook import Webhook
 from .writers import ASGISend, EventWriter, Exchange, ObjectWriter, both, refuse, send_json
 
 log = logging.getLogger("firstword")
@@ -82,6 +83,7 @@ class Server:
         counts: Counts,
         after: AfterTurn | None = None,
         actions: Actions | None = None,
+        webhook: Webhook | None = None,
         tidy: Callable[[Turn], None] | None = None,
         resent: str = "auto",
         debug: bool = False,
@@ -93,6 +95,7 @@ class Server:
         self._bounds = bounds
         self._after = after
         self._actions = actions
+        self._webhook = webhook
         self._tidy = tidy
         self._debug = debug
         self._counts = counts
@@ -107,6 +110,8 @@ class Server:
             where = PLAIN if path in CHAT_PATHS else route(path, self._reader.is_platform)
             if where is not None and where.is_turn:
                 await self._chat_completions(scope, receive, send, where, clock.now())
+            elif self._webhook is not None and path == EVENTS:
+                await self._webhook.answer(scope, receive, send)
             else:
                 await self._pages.answer(path if where is None else where.tail, scope, send)
         elif scope["type"] == "websocket":
@@ -291,6 +296,8 @@ class Server:
         if isinstance(error, Superseded) and not turn.again:
             turn.again = "superseded"
         self._counts.note(turn, outcome)
+        if self._webhook is not None and turn.again != "superseded":
+            self._webhook.note(turn)
         level = logging.INFO if error is None or turn.again == "superseded" else logging.WARNING
         if log.isEnabledFor(level):
             seconds = timeline.ended - timeline.received

@@ -16,6 +16,7 @@ AUDIO = "/audio/chat/completions"
 # The last four are what comes of pasting a full URL where a base URL was asked for; users of Vapi and ElevenLabs do.
 CHAT_PATHS = frozenset({CHAT, f"/v1{CHAT}", CHAT + CHAT, f"/v1{CHAT}{CHAT}", f"{CHAT}/v1{CHAT}", f"/v1{CHAT}/v1{CHAT}"})
 AUDIO_PATHS = frozenset({AUDIO, f"/v1{AUDIO}"})
+EVENTS = "/webhooks/agora"  # what Agora's engine tells of itself
 LISTS = frozenset({"/models", "/v1/models"})  # what clients of a base URL ask for as well
 
 _TAILS = sorted(CHAT_PATHS | AUDIO_PATHS | LISTS, key=len, reverse=True)

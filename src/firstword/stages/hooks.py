@@ -8,10 +8,12 @@ from typing import Any
 
 from ..chunk import Chunk
 from ..errors import ConfigError
+from ..events import Event
 from ..threads import in_thread
 from ..turn import CallNext, Seen, Send, Stage, Turn
 
 Hook = Callable[[Turn], Any]
+EventHook = Callable[[Event], Any]
 ChunkHook = Callable[[Turn, Chunk], "Chunk | None"]
 TextHook = Callable[[Turn, str], str]
 
@@ -41,9 +43,9 @@ def on_chunk(hooks: Sequence[ChunkHook]) -> Stage:
     return show
 
 
-async def call(hook: Hook, turn: Turn) -> None:
+async def call(hook: Callable[[Any], Any], told: Turn | Event) -> None:
     """Call a hook: `async def` on the loop, `def` in a thread."""
-    result = hook(turn) if inspect.iscoroutinefunction(hook) else await in_thread(hook, turn)
+    result = hook(told) if inspect.iscoroutinefunction(hook) else await in_thread(hook, told)
     if inspect.isawaitable(result):
         await result
 

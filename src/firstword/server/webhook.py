@@ -1,0 +1,176 @@
+"""The route that Agora's engine tells its events to: checked, answered at once, and joined to the turns they are about.
+
+Nobody who has not the secret makes us do more than read a bounded body and hash it. What a hook does with an event is
+off the answer's path: Agora sends again what is not answered soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from ..errors import Error, InvalidSignature, MethodNotAllowed, NotFound
+from ..events import SIGNATURE, Event, Heard, is_signed, may_be_signed, read_event
+from ..mistakes import log_mistake
+from ..telemetry import Counts
+from ..threads import in_thread
+from ..turn import Turn
+from .request import Gone, read_body, read_headers
+from .routes import EVENTS
+from .writers import ASGISend, refuse, send_json
+
+log = logging.getLogger("firstword")
+
+MAX_EVENT = 4 * 1024 * 1024  # bytes; the history of a long call, or its turns
+BODY_TIMEOUT = 10.0  # seconds for a body to arrive
+AT_ONCE = 64 * 1024  # bytes that are hashed on the loop; more would hold up somebody's first word
+WINDOW = 300.0  # seconds that what was sent is taken: longer than clocks differ. Sent again, it has a time of its own
+MAX_NOTICES = 10_000  # ids of events that were taken, so that one that is sent again does nothing
+MAX_KEPT = 20_000  # names of turns; the engine tells of them when the call is over
+JOBS_TIMEOUT = 10.0  # seconds that hooks get when the server stops
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+OnEvent = Callable[[Event], Awaitable[None]]
+
+
+class Kept(NamedTuple):
+    """What is kept of a turn until the engine tells of it."""
+
+    id: str
+    first_word: float | None
+
+
+class Webhook:
+    """Takes the events that are signed with `secret`, and hands each to `hook`, once."""
+
+    def __init__(self, secret: str, *, hook: OnEvent | None, counts: Counts, debug: bool = False) -> None:
+        self._secret = secret
+        self._hook = hook
+        self._counts = counts
+        self._debug = debug
+        self._turns: OrderedDict[tuple[str, str, int], Kept] = OrderedDict()
+        self._notices: OrderedDict[str, None] = OrderedDict()
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    def note(self, turn: Turn) -> None:
+        """Remember a turn that is over, by its agent and its channel, if it says whose it is."""
+        if turn.number is None:
+            return
+        timeline = turn.timeline
+        kept = Kept(turn.id, None if timeline.spoke is None else timeline.spoke - timeline.received)
+        for kind, name in (("agent", turn.engine.get("agent_id")), ("channel", turn.channel)):
+            if isinstance(name, str) and name:
+                _put(self._turns, (kind, name, turn.number), kept, MAX_KEPT)
+
+    async def answer(self, scope: Scope, receive: Receive, send: ASGISend) -> None:
+        """Answer one request: 200 for an event that is ours, also when it was here before."""
+        try:
+            event = await self._read(scope, receive)
+        except Gone:
+            return
+        except Error as error:
+            await refuse(send, error)
+            return
+        if event.id is None or event.id not in self._notices:
+            if event.id is not None:
+                _put(self._notices, event.id, None, MAX_NOTICES)
+            self._take(event)
+        await send_json(send, 200, {"status": "ok"}, {})
+
+    async def drain(self) -> None:
+        """Wait for the hooks that run, and end those that take too long."""
+        if self._jobs:
+            _, late = await asyncio.wait(self._jobs, timeout=JOBS_TIMEOUT)
+            for job in late:
+                job.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Event:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"{EVENTS} takes POST.", allow=["POST"])
+        headers = read_headers(scope["headers"])
+        signature = headers.get(SIGNATURE, "")
+        if not may_be_signed(signature):
+            raise InvalidSignature("The event is not signed.", hint="Agora signs it in the header Agora-Signature-V2")
+        body = await read_body(receive, headers, None, limit=MAX_EVENT, within=BODY_TIMEOUT)
+        check = (is_signed, body, signature, self._secret)
+        if not (await in_thread(*check) if len(body) > AT_ONCE else is_signed(*check[1:])):
+            raise InvalidSignature(
+                "The event is signed with another secret.",
+                hint="FIRSTWORD_AGORA_WEBHOOK_SECRET is the secret of the notifications in Agora's console",
+            )
+        event = read_event(body)
+        if event.at is not None and abs(time.time() - event.at) > WINDOW:
+            raise InvalidSignature(
+                f"The event was sent {time.time() - event.at:.0f} seconds ago.", hint="check this machine's clock"
+            )
+        return event
+
+    def _take(self, event: Event) -> None:
+        """Count an event, join its turns to ours, and start the hook."""
+        known = tuple(self._joined(event, each) for each in event.turns)
+        event = replace(event, turns=known)
+        self._counts.note_event(event)
+        log.info("event kind=%d name=%s agent=%s turns=%d", event.kind, event.name, _word(event.agent), len(known))
+        for each in known:
+            if each.id is not None:
+                parts = "".join(f" {name}={value:.4f}" for name, value in each.latencies.items())
+                first = -1.0 if each.first_word is None else each.first_word
+                log.info(
+                    "turn heard id=%s number=%d event=%d first_word=%.4f%s",
+                    each.id, each.number, event.kind, first, parts,
+                )  # fmt: skip
+        if self._hook is not None:
+            job = asyncio.create_task(self._run(self._hook, event))
+            self._jobs.add(job)
+            job.add_done_callback(self._jobs.discard)
+
+    def _joined(self, event: Event, heard: Heard) -> Heard:
+        for kind, name in (("agent", event.agent), ("channel", event.channel)):
+            kept = self._turns.get((kind, name, heard.number)) if name is not None else None
+            if kept is not None:
+                return replace(heard, id=kept.id, first_word=kept.first_word)
+        return heard
+
+    async def _run(self, hook: OnEvent, event: Event) -> None:
+        try:
+            await hook(event)
+        except Exception as error:
+            log_mistake(f"mistake event={event.kind}", error, debug=self._debug)
+
+
+def alone(webhook: Webhook) -> Callable[[Scope, Receive, ASGISend], Awaitable[None]]:
+    """Return an ASGI application that takes events, and nothing else."""
+
+    async def application(scope: Scope, receive: Receive, send: ASGISend) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await webhook.drain()
+            await send({"type": "lifespan.shutdown.complete"})
+        elif scope["type"] == "http" and scope["path"].rstrip("/") == EVENTS:
+            await webhook.answer(scope, receive, send)
+        elif scope["type"] == "http":
+            await refuse(send, NotFound("There is nothing at this path.", hint=f"Agora's events go to {EVENTS}"))
+
+    return application
+
+
+def _put(kept: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Keep a value, and let go of what was kept longest when there are too many."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > most:
+        kept.popitem(last=False)
+
+
+def _word(name: str | None) -> str:
+    """Return a name as one word of a line."""
+    return "".join(sign if sign.isprintable() and sign not in " ,=" else "?" for sign in name or "")
