@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,3 +24,10 @@ def types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Typed:
     """Somebody who types commands in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return partial(typed, state=str(tmp_path / "state"))
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port on which another program listens."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield int(other.getsockname()[1])

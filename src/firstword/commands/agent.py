@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,7 +57,7 @@ def start(
 
     with told():
         account = _account(area=area, channel=channel, pipeline_id=pipeline)
-        room = account.channel or f"firstword-{secrets.token_hex(3)}"
+        room = account.channel or f"firstword-{os.urandom(3).hex()}"
         given = _read_properties(properties)
         address = None if url is None else full_url(url)
         key = key or os.environ.get("AGORA_LLM_KEY") or None
@@ -72,7 +71,7 @@ def start(
                 _aside(f"warning: {each}")
             if token is None and "token" not in asked:
                 _aside("warning: AGORA_APP_CERT is not set: the agent joins without a token.")
-            found = project.start(name or f"firstword-{secrets.token_hex(4)}", asked, pipeline_id=account.pipeline_id)
+            found = project.start(name or f"firstword-{os.urandom(4).hex()}", asked, pipeline_id=account.pipeline_id)
             id = str(found["agent_id"])
             remembered = Remembered.of(os.environ)
             if not remembered.keep(Started(account.app_id, room, id, uid, time.time())):
