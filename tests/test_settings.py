@@ -49,7 +49,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("agora_basic_secret", "AGORA_BASIC_SECRET", "s1", SecretStr("s1"), "s2"),
     ("agora_area", "AGORA_AREA", "cn", "cn", "global"),
     ("agora_agents_api_base_url", "AGORA_AGENTS_API_BASE_URL", "http://127.0.0.1:1", "http://127.0.0.1:1", "http://b"),
-    ("agora_webhook_secret", "FIRSTWORD_AGORA_WEBHOOK_SECRET", "hook-secret", "hook-secret", None),
+    ("agora_webhook_secret", "FIRSTWORD_AGORA_WEBHOOK_SECRET", "h1", SecretStr("h1"), "h2"),
     ("voice", "FIRSTWORD_VOICE", "openai:tts", "openai:tts", "openai:tts-2"),
     ("voice_base_url", "FIRSTWORD_VOICE_BASE_URL", "http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1", "http://b/v1"),
     ("voice_api_key", "FIRSTWORD_VOICE_API_KEY", "sk-one", SecretStr("sk-one"), "sk-two"),

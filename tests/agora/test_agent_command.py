@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agora_of_a_test import APP_ID, BASIC, BY_BASIC, BY_TOKEN, CERTIFICATE, KEY, SECRET, Agora, agora, read_token
-from typing_of_a_test import BOTH, PIPE, URL, Typed, started
+from typing_of_a_test import BOTH, PIPE, URL, Typed, started, typed
+
+from firstword.agora.account import read_account
+
+
+@pytest.fixture
+def api() -> Iterator[Agora]:
+    """Agora's API of the global area."""
+    with agora() as running:
+        yield running
+
+
+@pytest.fixture
+def types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Typed:
+    """Somebody who types commands in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return partial(typed, state=str(tmp_path / "state"))
 
 
 @pytest.fixture(params=["global", "cn"])
@@ -127,32 +145,16 @@ def test_a_file_that_cannot_be_meant_starts_nothing(types: Typed, api: Agora, co
     assert says in result.output and "hint: " in result.output and "Traceback" not in result.output
 
 
-@pytest.mark.parametrize(
-    ("url", "warnings"),
-    [
-        ("https://voice.example.com", []),
-        ("http://localhost:8000", ["never speaks", "not https"]),
-        ("https://192.168.1.7/chat/completions", ["never speaks"]),
-        ("https://[::1]:8000", ["never speaks"]),
-        ("https://laptop.local", ["never speaks"]),
-        ("http://voice.example.com/chat/completions", ["not https"]),
-        ("https://voice.example.com/v1", ["does not end in /chat/completions"]),
-    ],
-)
-def test_a_url_that_the_engine_will_not_reach_is_told(types: Typed, api: Agora, url: str, warnings: list[str]) -> None:
+def test_a_url_that_the_engine_will_not_reach_is_told(types: Typed, api: Agora) -> None:
     """The commonest complaint: the agent starts but never speaks. It is started all the same."""
-    result = types("start", "--url", url, api=api, **BOTH, **PIPE)
-    assert result.exit_code == 0
-    assert result.stderr.count("warning") == len(warnings)
-    assert [each for each in warnings if each not in result.stderr] == []
+    result = types("start", "--url", "http://localhost:8000", api=api, **BOTH, **PIPE)
+    assert result.exit_code == 0 and len(api.agents) == 1
+    assert result.stderr.count("warning: ") == 2 and "the agent starts but never speaks" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "url", ["voice.example.com", "ftp://voice.example.com", "https://", "https://x:y", "http://[1"]
-)
-def test_a_url_that_is_none_starts_nothing(types: Typed, api: Agora, url: str) -> None:
+def test_a_url_that_is_none_starts_nothing(types: Typed, api: Agora) -> None:
     """The scheme was forgotten."""
-    result = types("start", "--url", url, api=api, **BOTH, **PIPE)
+    result = types("start", "--url", "voice.example.com", api=api, **BOTH, **PIPE)
     assert (result.exit_code, api.asked) == (1, []) and "no URL" in result.output
 
 
@@ -192,6 +194,15 @@ def test_settings_stand_in_a_file_and_the_environment_wins(types: Typed, api: Ag
     assert json.loads(result.stdout)["channel"] == "from-file"
     assert api.last.body["pipeline_id"] == "pipe-1" and ".env.local" in result.stderr
     read_token(api.last.properties["token"])
+
+
+def test_a_file_does_not_say_who_gets_the_key(tmp_path: Path) -> None:
+    """In a folder of somebody else's: the host is the operator's to name, in the environment."""
+    (tmp_path / ".env.local").write_text("AGORA_AGENTS_API_BASE_URL=http://elsewhere.example\nAGORA_AREA=cn\n")
+    found = read_account(BOTH, tmp_path)
+    assert (found.base_url, found.area) == (None, "cn")
+    assert read_account({**BOTH, "AGORA_AGENTS_API_BASE_URL": "http://a"}, tmp_path).base_url == "http://a"
+    assert CERTIFICATE not in repr(found) and SECRET not in repr(found)
 
 
 @pytest.mark.parametrize(

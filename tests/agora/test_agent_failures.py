@@ -7,16 +7,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agora_of_a_test import APP_ID, BY_TOKEN, SECRET, Agora
-from typing_of_a_test import BOTH, PIPE, URL, Typed, started
+from agora_of_a_test import APP_ID, BY_TOKEN, SECRET, Agora, agora
+from typing_of_a_test import BOTH, PIPE, URL, Typed, started, typed
 
 from firstword.agora.account import read_account
 from firstword.agora.project import Project
 from firstword.agora.refusals import AgoraError
+
+
+@pytest.fixture
+def api() -> Iterator[Agora]:
+    """Agora's API of the global area."""
+    with agora() as running:
+        yield running
+
+
+@pytest.fixture
+def types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Typed:
+    """Somebody who types commands in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return partial(typed, state=str(tmp_path / "state"))
+
 
 STATUSES = [
     (400, "InvalidFieldValue", "did not understand", "the field"),

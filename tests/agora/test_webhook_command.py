@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,13 @@ def run(tmp_path: Path) -> Iterator[Run]:
     yield start
     for process in running:
         process.kill()
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port on which another program listens."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield int(other.getsockname()[1])
 
 
 async def test_events_are_shown_as_they_come(run: Run) -> None:

@@ -26,6 +26,7 @@ NAMES = {
     "area": ("AGORA_AREA",),
     "base_url": ("AGORA_AGENTS_API_BASE_URL",),
 }
+ENVIRONMENT_ONLY = frozenset({"base_url"})  # a folder of somebody else's must not decide who gets our key
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,9 @@ def read_account(environment: Mapping[str, str], folder: Path, **given: str | No
     in_file = _read_file(path) if path.is_file() else {}
     found: dict[str, str] = {}
     for part, names in NAMES.items():
-        said = [given.get(part), *(environment.get(name) for name in names), *(in_file.get(name) for name in names)]
+        said = [given.get(part), *(environment.get(name) for name in names)]
+        if part not in ENVIRONMENT_ONLY:
+            said += [in_file.get(name) for name in names]
         value = next((each.strip() for each in said if each and each.strip()), None)
         if value is not None:
             found[part] = value
