@@ -92,6 +92,17 @@ def test_every_option_of_the_command_is_named(readme: Path) -> None:
     assert [name for name in named if f"`{name}`" not in readme.read_text("utf-8")] == []
 
 
+@pytest.mark.parametrize(("name", "page"), [("agent", "agent.md"), ("webhook", "webhook.md")])
+def test_every_option_of_the_other_commands_is_on_their_page(name: str, page: str) -> None:
+    """Somebody adds a command to `firstword agent`, or an option to one."""
+    command = typer.main.get_command(cli).commands[name]  # type: ignore[attr-defined]
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    inner = getattr(command, "commands", {})
+    assert [each for each in inner if f"| `{each}" not in text] == []
+    options = {opt for each in (inner or {name: command}).values() for option in each.params for opt in option.opts}
+    assert [each for each in sorted(options) if each.startswith("--") and f"`{each}" not in text] == []
+
+
 @BOTH
 def test_what_the_user_will_see_is_quoted_as_it_is(readme: Path) -> None:
     """A message is worded anew: a user who searches the README for it must find it."""

@@ -109,6 +109,28 @@ def test_stopping_what_is_gone_forgets_it(types: Typed, api: Agora) -> None:
     assert "No agent was started from here" in types("stop", api=api).output
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["say", "half \ud83d", "agent-1"], "cannot be encoded"),
+        (["update", "agent-1", "--properties", "nan.json"], "cannot be encoded"),
+        (["start", "--channel", "x" * 65, "--url", URL], "at most 64 bytes"),
+        (["interrupt", "--channel", "\ud83d" * 30], "cannot be encoded"),
+    ],
+)
+def test_what_cannot_be_sent_is_told(types: Typed, api: Agora, words: list[str], says: str) -> None:
+    """A terminal of another encoding, a number that is none, a name that is too long."""
+    Path("nan.json").write_text('{"llm": {"params": {"temperature": NaN}}}')
+    result = types(*words, api=api, **BOTH, **PIPE)
+    assert result.exit_code == 1 and says in result.output and "hint: " in result.output
+
+
+def test_a_proxy_that_is_none_is_told(types: Typed, api: Agora) -> None:
+    """A typing error in the shell's profile."""
+    result = types("status", "agent-1", api=api, **BOTH, HTTPS_PROXY="nonsense://x")
+    assert (result.exit_code, api.asked) == (1, []) and "HTTPS_PROXY" in result.output
+
+
 def test_an_api_that_is_not_there_is_told(types: Typed, api: Agora) -> None:
     """No network."""
     api.stop()

@@ -25,6 +25,7 @@ ANSWER_TIMEOUT = 20.0  # seconds of silence within one request; Agora starts an 
 ASK_EXPIRY = 3600  # seconds that the token of a request is good for: a clock may be wrong by some of them
 JOIN_EXPIRY = 86400  # seconds that an agent may stay in the channel with its token; Agora allows no more
 MAX_SAID = 512  # bytes of one text to speak
+MAX_CHANNEL = 64  # bytes of a channel's name
 MAX_PAGES = 1000  # of turns; a server that never says which is the last one is left
 PAGE = 50  # turns of a page, the most that Agora gives
 RUNNING, FAILED = "RUNNING", ("FAILED", "STOPPING", "STOPPED")
@@ -44,6 +45,8 @@ class Project:
         import httpx
         from agora_agent.client import Agora
 
+        if len(channel.encode("utf-8", "replace")) > MAX_CHANNEL:
+            raise ConfigError(f"A channel's name has at most {MAX_CHANNEL} bytes.", hint="give another --channel")
         self._account = account
         self._channel = channel
         self._within = within
@@ -51,9 +54,10 @@ class Project:
         root = (account.base_url or host).rstrip("/")
         split(root)
         self._last: Any = None  # the response to the last request: the SDK's own models hide what they do not expect
-        self._http = httpx.Client(
-            timeout=within, follow_redirects=False, event_hooks={"response": [lambda answer: self._keep(answer)]}
-        )
+        try:
+            self._http = httpx.Client(timeout=within, event_hooks={"response": [self._keep]})
+        except (ValueError, ImportError, httpx.InvalidURL):
+            raise ConfigError("The proxy that HTTPS_PROXY names cannot be used.", hint="mend it, or unset it") from None
         try:
             sdk = Agora(
                 base_url=f"{root}{prefix}/api/conversational-ai-agent",
@@ -231,8 +235,14 @@ class Project:
                 f"Agora's API could not be reached ({type(error).__name__}).",
                 hint="look at the network, AGORA_AREA and a proxy on the way",
             ) from None
-        except Exception:  # the SDK's models, of an answer that is nothing like what they describe
-            if self._last is None:
+        except Exception as error:
+            if self._last is not None:
+                pass  # the SDK's models, of an answer that is nothing like what they describe
+            elif isinstance(error, ValueError):
+                raise ConfigError(
+                    "What is to be sent cannot be encoded.", hint="look for NaN, or half a character"
+                ) from None
+            else:
                 raise
         return self._answer()
 

@@ -20,12 +20,13 @@ MAX_KEPT = 50  # agents; the oldest go first
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """An agent that was started here: its id, its uid in the channel, and when, in seconds since 1970."""
+    """An agent that was started here: its id, its uid in the channel, where, and when, in seconds since 1970."""
 
     app_id: str
     channel: str
     agent_id: str
     uid: int
+    area: str
     at: float
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,7 @@ commands = typer.Typer(
 )
 
 UID = 1001  # of an agent in its channel, unless it is said otherwise
+MAX_UID = 2**32 - 1
 WAIT = 60.0  # seconds for an agent to run
 PERSON_EXPIRY = 3600  # seconds that a person's token is good for
 
@@ -45,7 +47,7 @@ def start(
     properties: Properties = None,
     channel: Channel = None,
     name: Annotated[str | None, typer.Option(help="A name that no other agent has; one is made up.")] = None,
-    uid: Annotated[int, typer.Option(help="The agent's uid in the channel.", min=1)] = UID,
+    uid: Annotated[int, typer.Option(help="The agent's uid in the channel.", min=1, max=MAX_UID)] = UID,
     user: Annotated[list[str] | None, typer.Option(help="Whom it listens to, by uid; everybody.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it runs, or has failed.")] = False,
     area: Area = None,
@@ -74,7 +76,7 @@ def start(
             found = project.start(name or f"firstword-{os.urandom(4).hex()}", asked, pipeline_id=account.pipeline_id)
             id = str(found["agent_id"])
             remembered = Remembered.of(os.environ)
-            if not remembered.keep(Started(account.app_id, room, id, uid, time.time())):
+            if not remembered.keep(Started(account.app_id, room, id, uid, account.area, time.time())):
                 _aside(f"warning: {remembered.path} cannot be written: the other commands need the agent's id.")
             status = str(found.get("status", "")) or "STARTING"
             if wait:
@@ -209,7 +211,9 @@ def turns(id: Id = None, channel: Channel = None, area: Area = None, as_json: As
 
 
 @commands.command()
-def token(uid: Annotated[int, typer.Option(help="Whose; 0 is anybody's.", min=0)] = 0, channel: Channel = None) -> None:
+def token(
+    uid: Annotated[int, typer.Option(help="Whose; 0 is anybody's.", min=0, max=MAX_UID)] = 0, channel: Channel = None
+) -> None:
     """Print a token with which a person can join the channel within the next hour."""
     with told():
         account = _account(channel=channel)
@@ -290,10 +294,12 @@ def _the_agent(id: str | None, channel: str | None, area: str | None) -> Iterato
     kept = Remembered.of(os.environ).read()
     agent = _last(account) if id is None else next((each for each in kept if each.agent_id == id), None)
     if agent is None:
-        agent = Started(account.app_id, account.channel or "", id or "", UID, 0.0)
+        agent = Started(account.app_id, account.channel or "", id or "", UID, account.area, 0.0)
+    if area is None:
+        account = replace(account, area=agent.area)  # it was started there, whatever is the rule today
     with _project(account, agent.channel, agent.uid) as project:
         if not agent.agent_id:
-            agent = Started(agent.app_id, agent.channel, _one_of(project, agent.channel), agent.uid, 0.0)
+            agent = replace(agent, agent_id=_one_of(project, agent.channel))
         yield project, agent
 
 
@@ -308,7 +314,9 @@ def _one_of(project: Project, channel: str) -> str:
         raise ConfigError(
             f"{len(found)} agents run in the channel: {', '.join(found[:10])}.", hint="give the id of one"
         )
-    raise ConfigError(f"No agent runs in the channel {channel!r}.", hint="firstword agent start")
+    raise ConfigError(
+        f"No agent runs in the channel {channel!r}.", hint="was it started in another one? then give --channel"
+    )
 
 
 def _wait(project: Project, id: str) -> str:
