@@ -34,7 +34,7 @@ NAMES = {
     201: "inbound_call_state",
     202: "outbound_call_state",
 }
-METRICS, TURNS = 111, 112
+FAILED, METRICS, TURNS = 110, 111, 112
 WHOLE = "e2e"  # what we call the time of all parts together, which only 112 has
 
 _is_signature = re.compile(r"[0-9a-f]{64}").fullmatch

@@ -253,6 +253,7 @@ def test_each_channel_has_its_last_agent(types: Typed, api: Agora) -> None:
     """Two channels, and one of them twice; another project's agent is nobody's business."""
     for channel in ("a", "b", "a"):
         assert types("start", "--url", URL, "--channel", channel, api=api, **BOTH, **PIPE).exit_code == 0
+    assert len(json.loads(Path("state/firstword/agents.json").read_text())) == 2
     for words, id in ((["--channel", "a"], "agent-3"), (["--channel", "b"], "agent-2"), ([], "agent-3")):
         types("status", *words, api=api)
         assert api.last.path.endswith(f"/agents/{id}")

@@ -186,4 +186,5 @@ def test_ctrl_c_while_it_starts_says_that_it_may_run(tmp_path: Path, api: Agora)
     _, said = process.communicate(timeout=10)
     assert process.returncode == 130 and "Traceback" not in said
     assert "The agent is agent-1; it is ended by: firstword agent stop" in said
+    assert "firstword: stopped. An agent that was started goes on" in said
     assert "agent-1" in (tmp_path / "firstword" / "agents.json").read_text()

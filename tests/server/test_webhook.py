@@ -195,6 +195,17 @@ async def test_a_hook_that_fails_is_told_in_the_log(
     assert not any("caller's words" in line for line in lines)
 
 
+async def test_what_failed_is_told_in_the_log(engine: Caller, caplog: pytest.LogCaptureFixture) -> None:
+    """The engine could not reach this server, or did not like what it said: a warning with its own word for it."""
+    with caplog.at_level(logging.WARNING, "firstword"):
+        await tell(engine, event(110, {"module": "llm", "code": 502, "message": "what somebody said"}))
+        await tell(engine, event(110, {"module": "a b\n=" + "x" * 1000, "code": ["x"], "agent_id": "forged id=1"}))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"event kind=110 name=agent_error agent={AGENT} module=llm code=502",
+        f"event kind=110 name=agent_error agent=forged?id?1 module=a?b??{'x' * 59}",
+    ]
+
+
 async def test_a_hook_that_will_never_hear_anything_is_told(
     serve: Serve, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:

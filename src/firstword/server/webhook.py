@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..errors import Error, InvalidSignature, MethodNotAllowed, NotFound
-from ..events import SIGNATURE, Event, Heard, is_signed, may_be_signed, read_event
+from ..events import FAILED, SIGNATURE, Event, Heard, is_signed, may_be_signed, read_event
 from ..mistakes import log_mistake
 from ..telemetry import Counts
 from ..threads import in_thread
@@ -32,6 +32,7 @@ AT_ONCE = 64 * 1024  # bytes that are hashed on the loop; more would hold up som
 WINDOW = 300.0  # seconds that what was sent is taken: longer than clocks differ. Sent again, it has a time of its own
 MAX_NOTICES = 10_000  # ids of events that were taken, so that one that is sent again does nothing
 MAX_KEPT = 20_000  # names of turns; the engine tells of them when the call is over
+MAX_WORD = 64  # signs of what a failure is called, in the log
 JOBS_TIMEOUT = 10.0  # seconds that hooks get when the server stops
 
 Scope = MutableMapping[str, Any]
@@ -117,7 +118,9 @@ class Webhook:
         known = tuple(self._joined(event, each) for each in event.turns)
         event = replace(event, turns=known)
         self._counts.note_event(event)
-        log.info("event kind=%d name=%s agent=%s turns=%d", event.kind, event.name, _word(event.agent), len(known))
+        level = logging.WARNING if event.kind == FAILED else logging.INFO
+        agent, what = _word(event.agent), _what_failed(event) if event.kind == FAILED else f" turns={len(known)}"
+        log.log(level, "event kind=%d name=%s agent=%s%s", event.kind, event.name, agent, what)
         for each in known:
             if each.id is not None:
                 parts = "".join(f" {name}={value:.4f}" for name, value in each.latencies.items())
@@ -169,6 +172,12 @@ def _put(kept: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
     kept.move_to_end(key)
     if len(kept) > most:
         kept.popitem(last=False)
+
+
+def _what_failed(event: Event) -> str:
+    """Return which part of the agent has failed: `module=llm` is this server, as the engine sees it."""
+    told = [(name, event.payload.get(name)) for name in ("module", "code")]
+    return "".join(f" {name}={_word(str(value)[:MAX_WORD])}" for name, value in told if isinstance(value, (str, int)))
 
 
 def _word(name: str | None) -> str:
