@@ -293,6 +293,20 @@ async def test_an_agent_s_id_is_better_than_a_channel() -> None:
     assert await ids(webhook, [1], agent_id=None, channel="other") == [None]
 
 
+async def test_a_turn_that_was_sent_again_is_the_one_that_was_heard(
+    engine: Caller, told: tuple[App, queue.SimpleQueue[Event]], upstream: Upstream, marker: str
+) -> None:
+    """The engine posts a turn twice, and reads the second reply: that one is meant."""
+    slow = [script.head(200, script.EVENT_STREAM), script.wait(1.5), *ANSWER[1:]]
+    first = asyncio.create_task(engine.says(user=marker, channel=CHANNEL, turn_id=2, script=slow))
+    await upstream.wait_asked(marker, within=5)
+    second = await engine.says("Hello", channel=CHANNEL, turn_id=2, script=ANSWER)
+    await first
+    await tell(engine, finished(a_turn(2)))
+    (found,) = (await asyncio.to_thread(told[1].get, True, 5)).turns
+    assert second.text == "Hello there." and found.id == second.headers["x-request-id"]
+
+
 async def test_what_is_kept_is_bounded() -> None:
     """Calls whose end is never told, and events without end: the oldest go."""
     webhook = a_webhook()

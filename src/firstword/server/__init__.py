@@ -296,7 +296,7 @@ class Server:
         if isinstance(error, Superseded) and not turn.again:
             turn.again = "superseded"
         self._counts.note(turn, outcome)
-        if self._webhook is not None and turn.again != "superseded":
+        if self._webhook is not None:
             self._webhook.note(turn)
         level = logging.INFO if error is None or turn.again == "superseded" else logging.WARNING
         if log.isEnabledFor(level):
