@@ -179,11 +179,11 @@ def test_ctrl_c_while_it_starts_says_that_it_may_run(tmp_path: Path, api: Agora)
     known = {**os.environ, **BOTH, **PIPE, "AGORA_AGENTS_API_BASE_URL": api.url, "XDG_STATE_HOME": str(tmp_path)}
     command = [str(Path(sys.executable).parent / "firstword"), "agent", "start", "--url", URL, "--wait"]
     process = subprocess.Popen(command, env=known, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while len(api.asked) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=20)
     assert process.returncode == 130 and "Traceback" not in said
     assert "The agent is agent-1; it is ended by: firstword agent stop" in said
     assert "firstword: stopped. An agent that was started goes on" in said
