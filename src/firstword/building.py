@@ -22,7 +22,8 @@ from .images import Images
 from .model import Model
 from .platforms import named
 from .policy import Policy
-from .roster import DIALECT, EMBEDDED, Roster, as_model, check_new, speaks, where
+from .providers import Housed
+from .roster import DIALECT, EMBEDDED, HOUSED, Roster, as_model, check_new, speaks, where
 from .rounds.call_tools import Offer, call_tools
 from .rounds.jobs import Jobs
 from .rounds.toolbox import Toolbox, knows_strict
@@ -103,7 +104,9 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
     sessions = places(settings.session)
     held = _held_key(settings)
     for each in [Model("any", settings.base_url, held), *listed]:
-        speaks(each, settings.base_url, strict=settings.strict)
+        provider = speaks(each, settings.base_url, strict=settings.strict)
+        if isinstance(provider, Housed):
+            provider.command()
         _proxy_for(split(where(each, settings.base_url))[0])
     for position, each in enumerate(listed):
         check_new(each.name, (other.name for other in listed[:position]))
@@ -224,6 +227,7 @@ class Built:
         if self._opening is not None:
             self._opening.cancel()
         await self._written.toolbox.close()
+        await self.roster.close()
         await self.transport.close()
 
 
@@ -292,7 +296,7 @@ def _keyed(model: Model) -> Model:
     """Give a model of a provider with a name of its own the key of that name, when it has none."""
     from .settings import key_of
 
-    if model.api_key or model.provider in (DIALECT, EMBEDDED):
+    if model.api_key or model.provider in (DIALECT, EMBEDDED, HOUSED):
         return model
     return replace(model, api_key=key_of(model.provider))
 

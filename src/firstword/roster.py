@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from . import clock, plugins
-from .errors import BadRequest, ConfigError, UpstreamError
+from .beside import Beside
+from .errors import BadRequest, ConfigError, NotFound, UpstreamError
 from .health import Budget
 from .model import Again, Model, embedded, listed, remote
-from .providers import Embedded, Provider, Remote
+from .providers import Embedded, Housed, Provider, Remote
 from .providers.openai import OpenAI
 from .race import Runner, once_more, race
 from .transport import Transport, split
@@ -23,6 +24,7 @@ from .turn import CallNext, Send, Turn
 
 DIALECT = "openai"  # what a server speaks when nobody says otherwise
 EMBEDDED = "demo"  # always there: a new user hears something before there is a key
+HOUSED = "local"  # there when it is installed
 
 
 class Roster:
@@ -57,11 +59,14 @@ class Roster:
         self._has_list = bool(models)
         self._extra = extra
         self._remotes: list[Model] = []
+        self._housed: dict[str, Beside] = {}  # by provider: each has one process, however many names lead to it
         alone = len(models) < 2
         runners = [Runner(model.name, self._ready(model, model.name, alone=alone)) for model in models]
         self._runners = {runner.name: runner for runner in runners}
         self.runners = [] if alone else runners  # those of a race
         self._names: dict[str, CallNext] = {EMBEDDED: embedded(plugins.load("providers", EMBEDDED))}
+        self._warmed = list(self._housed)  # those that are named at start; any other waits until it is asked
+        self._offer_local(is_needed=default == HOUSED and not models and HOUSED not in functions)
         for runner in runners:
             others = [other for other in runners if other is not runner]
             self._names[runner.name] = _racing([runner, *others], extra) if others else runner.answer
@@ -71,6 +76,9 @@ class Roster:
 
     def _ready(self, model: Model, name: str | None, *, alone: bool) -> CallNext:
         provider = speaks(model, self._base_url, strict=self._strict)
+        if isinstance(provider, Housed):
+            beside = self._housed.setdefault(model.provider, Beside(provider, model.name))
+            return _twice(beside.answer, self._extra) if alone else beside.answer
         if isinstance(provider, Embedded):
             return embedded(provider)
         self._remotes.append(model)
@@ -81,8 +89,23 @@ class Roster:
         ask = partial(ask, thinks=model.thinks) if model.thinks else ask
         return ask(again=_again(ask(), self._extra)) if alone else ask()
 
+    def _offer_local(self, *, is_needed: bool) -> None:
+        """Let the model on this machine be named when it is installed. Raises ConfigError when it is needed."""
+        try:
+            plugins.load("providers", HOUSED).command()
+        except ConfigError:
+            if is_needed:
+                raise
+            return
+        self._names[HOUSED] = self._ready(Model(HOUSED, provider=HOUSED), HOUSED, alone=True)
+        if is_needed:
+            self._warmed.append(HOUSED)
+
     def ask(self, turn: Turn, send: Send) -> Awaitable[None]:
-        """Let the model that the turn names answer it. Raises BadRequest when it names none and there is none."""
+        """Let the model that the turn names answer it.
+
+        Raises BadRequest when it names none and there is none, NotFound for the local one when it is not installed.
+        """
         if not turn.model and not self._has_list:
             if not self._default:
                 raise BadRequest(
@@ -97,8 +120,14 @@ class Roster:
             if self.runners:
                 return race(turn, send, chosen, self._extra)
             return chosen[0].answer(turn, send)  # the only one of the list, which tries a second time by itself
-        answer = self._names.get(turn.model) or self.rest
-        return answer(turn, send)
+        answer = self._names.get(turn.model)
+        if answer is None and turn.model == HOUSED and not self._has_list:
+            raise NotFound(
+                "The model 'local' is not installed on this server.",
+                param="model",
+                hint="its operator can: pip install 'firstword[local]'",
+            )
+        return (answer or self.rest)(turn, send)
 
     def _chosen(self, names: Sequence[str]) -> list[Runner]:
         """Return the models that a turn may be answered by. Raises ConfigError for a name that is not in the list."""
@@ -112,6 +141,13 @@ class Roster:
         """Connect to every upstream, and stay connected."""
         for model in self._remotes:
             self._transport.keep_warm(where(model, self._base_url))
+        for name in self._warmed:
+            self._housed[name].warm()
+
+    async def close(self) -> None:
+        """End the processes of models on this machine."""
+        for beside in self._housed.values():
+            await beside.close()
 
     # --- what the pages ask ------------------------------------------------------------------------
 
@@ -138,8 +174,9 @@ class Roster:
             for there, result in zip(names.values(), results, strict=True)
             if isinstance(result, UpstreamError)
         ]
+        reasons += [why for name in self._warmed if (why := self._housed[name].unready())]
         # One model within reach is enough to serve.
-        return reasons if len(reasons) == len(names) else []
+        return reasons if len(reasons) == len(names) + len(self._warmed) else []
 
 
 def where(model: Model, base_url: str) -> str:
@@ -168,7 +205,7 @@ def speaks(model: Model, base_url: str, *, strict: bool) -> Provider:
         if not isinstance(provider, OpenAI):
             raise ConfigError(f"A model of {name!r} cannot be strict.", hint="leave `strict` out of the Model")
         provider = provider.strictly()
-    assert isinstance(provider, (Remote, Embedded))
+    assert isinstance(provider, (Remote, Embedded, Housed))
     return provider
 
 
@@ -178,8 +215,8 @@ def as_model(model: Model | str) -> Model:
         return model
     if not isinstance(model, str):
         raise ConfigError("One of `models` is neither a name nor a Model.", hint="write models=[Model('gpt-5-mini')]")
-    if model == EMBEDDED:
-        return Model(EMBEDDED, provider=EMBEDDED)
+    if model in (EMBEDDED, HOUSED):
+        return Model(model, provider=model)
     prefix, colon, name = model.partition(":")
     if colon and prefix in plugins.known("providers"):
         return Model(name, provider=prefix)
@@ -197,6 +234,23 @@ def check_new(name: str, others: Iterable[str]) -> None:
 def _racing(runners: Sequence[Runner], extra: Budget) -> CallNext:
     async def ask(turn: Turn, send: Send) -> None:
         await race(turn, send, runners, extra)
+
+    return ask
+
+
+def _twice(answer: CallNext, extra: Budget) -> CallNext:
+    """Let a model that failed before it began to speak try once more, if there is any use."""
+
+    async def ask(turn: Turn, send: Send) -> None:
+        asked = clock.now()
+        try:
+            await answer(turn, send)
+            return
+        except UpstreamError as error:
+            if error.began or error.again_after is None:
+                raise
+            failed = error
+        await once_more(turn, send, answer, failed, asked=asked, extra=extra)
 
     return ask
 

@@ -1,7 +1,8 @@
 """The dialects of LLM APIs, one pure file each: what to send for a turn, and what the bytes that come back mean.
 
 A provider that is reached over HTTP has `request`, `streams`, `refuse` and `decoder` (see `openai.py`); one that
-answers in the process has `answer` (see `demo.py`).
+answers in the process has `answer` (see `demo/`); one whose model runs beside the server has `command` and `order` (see
+`local.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..chunk import Chunk
 from ..errors import UpstreamError
+from ..local.lines import Order
 from ..turn import Turn
 from ..wire import HttpRequest
 
@@ -64,10 +66,21 @@ class Remote(Protocol):
 
 @runtime_checkable
 class Embedded(Protocol):
-    """A provider that answers in the process."""
+    """A provider that answers in the process, at once: what it says costs no time to find."""
 
     def answer(self, request: Mapping[str, Any], *, id: str, created: int) -> Iterator[tuple[float, dict[str, Any]]]:
         """Yield the reply as (seconds to wait before it, one chunk)."""
 
 
-Provider = Remote | Embedded
+@runtime_checkable
+class Housed(Protocol):
+    """A provider whose model runs on this machine, in a process of its own that `firstword.local` describes."""
+
+    def command(self) -> list[str]:
+        """Return the command that starts it. Raises ConfigError when it is not installed."""
+
+    def order(self, request: Mapping[str, Any]) -> Order:
+        """Return what to ask for, as number 0. Raises BadRequest, which names the field."""
+
+
+Provider = Remote | Embedded | Housed
