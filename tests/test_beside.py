@@ -18,8 +18,7 @@ from conftest import ROOT
 from served import Served
 
 from firstword import App, Model, beside
-from firstword.local.lines import Broken, Ended, Order, Ready, Words, line, read_told
-from firstword.testing import Upstream
+from firstword.local.lines import Order, Ready, Words, line, read_told
 
 Serve = Callable[[App], Served]
 

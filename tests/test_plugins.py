@@ -27,7 +27,7 @@ PLATFORMS = [
     "telnyx",
     "vapi",
 ]
-PROVIDERS = ["anthropic", "cerebras", "deepseek", "demo", "gemini", "groq", "mistral", "openai"]
+PROVIDERS = ["anthropic", "cerebras", "deepseek", "demo", "gemini", "groq", "local", "mistral", "openai"]
 
 PACKAGE = '''
 """A package of somebody else's."""
