@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test lint types check bench cost faults doctor tails fuzz soak lock clean
+.PHONY: serve test test-live lint types check bench cost faults doctor tails fuzz soak lock clean
 
 serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl line that works at once
 	$(BIN)/firstword serve $(ARGS)
@@ -12,6 +12,9 @@ test: $(VENV)/.dev  ## run every test, without network
 	$(BIN)/python -m pytest $(ARGS)
 
 clients: .venv-livekit/.made .venv-pipecat/.made  ## voice frameworks that tests/clients/ runs; needs the package registry, and 1 GB
+
+test-live: .venv-live/.made  ## talk to a real model, here and behind llama.cpp's server; needs a C++ compiler, and minutes
+	.venv-live/bin/python -m pytest tests/live $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -54,6 +57,8 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
 	$(BIN)/uv export --quiet --no-default-groups --no-hashes --no-annotate --no-header -o requirements.txt
 	$(LOCK_CLIENT) locks/livekit.in -o locks/livekit.txt
 	$(LOCK_CLIENT) locks/pipecat.in -o locks/pipecat.txt --no-emit-package docopt
+	$(LOCK_CLIENT) locks/llama.in -o locks/llama.txt --no-deps
+	$(LOCK_CLIENT) locks/live.in -o locks/live.txt -c locks/dev.txt -c locks/llama.txt --overrides locks/live.not --no-emit-package llama-cpp-python
 
 # docopt has no wheel, and is asked for by a command of num2words that nobody runs.
 LOCK_CLIENT = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11
@@ -87,5 +92,15 @@ $(VENV)/.fuzz: locks/fuzz.txt pyproject.toml
 	.venv-$*/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile --only-binary :all: -r locks/$*.txt
 	touch $@
 
+# What llama.cpp is built with is locked as well, and of it what reads pictures is left out.
+.venv-live/.made: locks/dev.txt locks/live.txt locks/llama.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "llama.cpp needs Python 3.11 or newer here\nhint: make test-live PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv-live
+	.venv-live/bin/pip install --quiet --disable-pip-version-check --require-hashes -r locks/dev.txt
+	.venv-live/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r locks/live.txt
+	PATH="$(CURDIR)/.venv-live/bin:$$PATH" CMAKE_ARGS=-DLLAVA_BUILD=OFF .venv-live/bin/pip install --disable-pip-version-check --require-hashes --no-deps --no-build-isolation -r locks/llama.txt
+	.venv-live/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-livekit .venv-pipecat .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build
+	rm -rf $(VENV) .venv-livekit .venv-pipecat .venv-live .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build

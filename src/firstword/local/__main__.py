@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .desk import work
@@ -9,7 +10,9 @@ from .mind import Mind
 
 
 def _load() -> Mind:
-    from .llama import Llama  # here, so that a package that is broken is told and not only died of
+    # Else its threads wait for each other by running in circles: ten times the work where others work as well.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from .llama import Llama  # here, as it loads the library, which reads this
 
     return Llama(sys.argv[1])
 
