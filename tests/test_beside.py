@@ -23,6 +23,7 @@ from firstword.local.lines import Order, Ready, Words, line, read_told
 Serve = Callable[[App], Served]
 
 ENTRY_POINTS = "".join(f"{name} = stand_in:{name}\n" for name in ("provider", "hopeless", "nowhere"))
+PATIENCE = 30.0  # seconds
 MUCH = 100_000  # tokens: more than is ever said in a test
 
 
@@ -49,8 +50,8 @@ def caller(served: Served) -> Caller:
 
 
 def made(provider: str = "provider", **settings: Any) -> App:
-    """Return an App with one model that runs beside it."""
-    return App([Model("small", provider=provider)], **settings)
+    """Return an App with one model that runs beside it, and that may take its time to start on a busy machine."""
+    return App([Model("small", provider=provider)], **{"first_token_timeout": PATIENCE, **settings})
 
 
 async def report(caller: Caller) -> dict[str, int]:
@@ -193,7 +194,8 @@ async def test_who_leaves_the_line_is_forgotten(caller: Caller, served: Served) 
 async def test_nobody_waits_in_line_for_longer_than_for_a_first_word(serve: Serve) -> None:
     """The model is busy: the second caller is told, or another model is asked, and the first goes on."""
     caller = Caller(serve(made(first_token_timeout=2.0)).url)
-    await caller.says("say hello")
+    while (await caller.says("say hello")).status != 200:
+        pass  # it is still being loaded
     async with caller.dials(turn("on and on", max_tokens=MUCH)) as first:
         await first.hears_word("role")
         heard = await caller.says("say hello")
@@ -268,7 +270,9 @@ async def test_a_model_that_cannot_be_loaded_is_told(serve: Serve, provider: str
 async def test_it_stands_in_for_a_model_that_is_away(serve: Serve) -> None:
     """The provider is not reachable: the call goes on with what this machine can do."""
     away = Model("large", "http://127.0.0.1:9/v1", "key")
-    caller = Caller(serve(App([away, Model("small", provider="provider")], open=True)).url)
+    caller = Caller(
+        serve(App([away, Model("small", provider="provider")], open=True, first_token_timeout=PATIENCE)).url
+    )
 
     assert (await caller.says("say hello")).text == "hello"
 

@@ -192,7 +192,7 @@ async def test_a_caller_who_names_it_is_told(missing: None, serve: Serve) -> Non
 
 async def test_it_is_listed_when_it_is_installed(installed: None, serve: Serve) -> None:
     """Nobody pays for it before it is asked; and a library that does not load is told to the caller."""
-    served = serve(App())
+    served = serve(App(first_token_timeout=30.0))
     caller = Caller(served.url)
     listed = await caller.hears(None, path="/models", method="GET")
     ready = served.app._built.roster._housed["local"]._starting

@@ -21,12 +21,12 @@ def work(load: Callable[[], Mind]) -> None:
     # Who stops the server stops us by closing our input: a signal to all of them would cut off the last answers.
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        os.nice(NICE)
     desk = Desk(sys.stdin.buffer, _own_output())
     threading.Thread(target=desk.take_in, daemon=True).start()
     try:
         mind = load()
+        if hasattr(os, "nice"):
+            os.nice(NICE)
         desk.tell(Ready())
         while True:
             desk.carry_out(mind)
