@@ -68,6 +68,7 @@ async def test_words_come_as_they_are_said(caller: Caller) -> None:
     assert heard.chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "G"}
     usage = heard.chunks[-1]["usage"]
     assert usage["completion_tokens"] == len("Grüße, 世界 🎈".encode()) and usage["prompt_tokens"] > 20
+    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in heard.chunks}) == 1
     assert usage["total_tokens"] == usage["completion_tokens"] + usage["prompt_tokens"]
 
 
@@ -163,7 +164,7 @@ async def test_who_hangs_up_is_not_spoken_to_any_more(caller: Caller) -> None:
         call.hangs_up()
     said = (await report(caller))["said"]
 
-    assert 7 <= said < before + 700, "it talked on for a second"
+    assert 1 <= said < before + 700, "it talked on for a second"
 
 
 async def test_a_prompt_is_not_read_to_its_end_for_somebody_who_has_left(caller: Caller, served: Served) -> None:

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import logging
 import subprocess
+import time
 from collections.abc import Awaitable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -74,21 +76,22 @@ class Beside:
             raise
 
     async def _play(self, turn: Turn, send: Send, process: _Process, order: Order, patience: _Patience) -> None:
+        chunk = partial(turn.chunk, created=int(time.time()))
         role = {"role": "assistant"}
         told = process.take(order)
         try:
             while not isinstance(said := await patience.waits(told.get()), Ended):
-                chunk = turn.chunk({**role, "content": _words(turn, said)})
+                words = chunk({**role, "content": _words(turn, said)})
                 role = {}
-                turn.hears(chunk)
-                await send(chunk)
+                turn.hears(words)
+                await send(words)
                 patience.heard()
         finally:
             process.leave()
         turn.corked = True  # usage, or `[DONE]`, follows at once
-        await send(turn.chunk({**role, "content": ""} if role else {}, said.reason))
+        await send(chunk({**role, "content": ""} if role else {}, said.reason))
         if not turn.stream or _wants_usage(turn):
-            await send(_usage(turn, said))
+            await send(Chunk({**chunk({}).data, "choices": [], "usage": _usage(said)}))
 
     def _start(self) -> asyncio.Task[_Process]:
         """Return the process that runs or starts, else start one."""
@@ -161,14 +164,13 @@ def _wants_usage(turn: Turn) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def _usage(turn: Turn, ended: Ended) -> Chunk:
-    usage = {
+def _usage(ended: Ended) -> dict[str, Any]:
+    return {
         "prompt_tokens": ended.asked,
         "completion_tokens": ended.said,
         "total_tokens": ended.asked + ended.said,
         "prompt_tokens_details": {"cached_tokens": ended.cached},
     }
-    return Chunk({**turn.chunk({}).data, "choices": [], "usage": usage})
 
 
 class _Process:

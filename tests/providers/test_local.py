@@ -202,6 +202,18 @@ async def test_it_is_listed_when_it_is_installed(installed: None, serve: Serve) 
     assert (heard.status, heard.error["message"]) == (502, "The model cannot be loaded.")
 
 
+async def test_a_file_of_the_user_s_is_not_taken_for_a_library(
+    installed: None, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server is started where a `queue.py` lies, which is no part of Python."""
+    (tmp_path / "queue.py").write_text("raise KeyError('mine')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH")
+    await Caller(serve(App(first_token_timeout=30.0)).url).says(model="local")
+
+    assert "why=ModuleNotFoundError" in caplog.text  # the libraries of this test: the process has come to look for them
+
+
 async def test_a_function_of_that_name_needs_nothing(missing: None, serve: Serve) -> None:
     """The user's own model is called local, and is the default as well."""
     app = App(model="local")

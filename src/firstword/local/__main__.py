@@ -17,5 +17,10 @@ def _load() -> Mind:
     return Llama(sys.argv[1])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be the process of a local model: the only argument is the file with its weights."""
     work(_load)
+
+
+if __name__ == "__main__":
+    main()

