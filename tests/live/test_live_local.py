@@ -130,7 +130,7 @@ def test_a_long_call_goes_on(served: Served) -> None:
     heard = says(served, messages=words, max_tokens=4, stream_options={"include_usage": True})
 
     usage = heard.chunks[-1]["usage"]
-    assert heard.done and 2000 < usage["prompt_tokens"] < 4096
+    assert heard.done and 700 < usage["prompt_tokens"] < 2048
 
 
 def test_pictures_tools_and_blanks_do_not_silence_it(served: Served) -> None:

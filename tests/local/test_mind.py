@@ -125,3 +125,14 @@ def test_who_has_left_is_noticed_at_the_next_look(looks: int) -> None:
 
     assert isinstance(told[-1], Ended) and told[-1].reason == "left"
     assert len(seen) == looks + 1 and len([each for each in told if isinstance(each, Words)]) <= looks
+
+
+def test_what_was_read_for_somebody_who_has_left_is_not_read_again() -> None:
+    """A long call comes over from another model: the turn that gave up has helped the next one."""
+    mind, order = StandIn(), Order(1, [("user", "say " + "x" * 900)])
+    looks = iter([False, False, True])
+    (left,) = speak(mind, order, lambda: next(looks))
+    *_, ended = speak(mind, order, lambda: False)
+
+    assert isinstance(left, Ended) and isinstance(ended, Ended)
+    assert (left.reason, left.asked, ended.cached) == ("left", 200, 200)

@@ -13,7 +13,7 @@ from llama_cpp.llama_grammar import json_schema_to_gbnf
 from .lines import Order
 from .mind import Unfit
 
-WINDOW = 4096  # tokens; each costs the memory of 23 KB
+WINDOW = 2048  # tokens: what a slow core reads in 20 s; each costs the memory of 23 KB
 SLICE = 16  # tokens, a fifth of a second on a slow core; with more of them at a time none is read faster
 THREADS = 4  # at most: so small a model is hardly faster with more
 TEMPERATURE, TOP_P = 0.2, 0.9  # what the makers of SmolLM2 advise

@@ -1,6 +1,6 @@
 """Fit a conversation into the window of a model: long calls go on, without their oldest turns.
 
-The oldest go in steps of a quarter of the room, and not one by one: else every turn of a long call would begin with
+The oldest go in steps of half of the room, and not one by one: else every turn of a long call would begin with
 other words than the one before, and the model would have to read all of it again.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-STEPS = 4  # parts of the room that turns are dropped by
+STEPS = 2  # parts of the room that turns are dropped by
 RULES = ("system", "developer")
 
 
