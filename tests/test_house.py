@@ -25,7 +25,7 @@ FLOORS = {
     **dict.fromkeys(["server", "model", "roster", "relay", "race", "own", "serving", "beside"], 6),
     **dict.fromkeys(["stages", "rounds", "agents", "agora"], 6),
     **dict.fromkeys(["app", "building"], 7),
-    **dict.fromkeys(["firstword", "cli", "commands", "doctor", "__main__", "testing"], 8),
+    **dict.fromkeys(["firstword", "cli", "commands", "doctor", "engine", "__main__", "testing"], 8),
 }
 DIALECTS = ("wire", "action", "message", "chunk", "collect", "calls", "history", "shaping", "providers", "platforms")
 DOES_IO = ("asyncio", "socket", "ssl", "http", "urllib.request", "threading", "subprocess")

@@ -107,7 +107,7 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
         provider = speaks(each, settings.base_url, strict=settings.strict)
         if isinstance(provider, Housed):
             provider.command()
-        _proxy_for(split(where(each, settings.base_url))[0])
+        proxy_for(split(where(each, settings.base_url))[0])
     for position, each in enumerate(listed):
         check_new(each.name, (other.name for other in listed[:position]))
     keys = [key.get_secret_value() for key in settings.keys]
@@ -131,7 +131,7 @@ class Built:
         settings = written.settings
         self._written = written
         self.jobs = Jobs()
-        self.transport = transport or Transport(connect_timeout=settings.connect_timeout, proxy_for=_proxy_for)
+        self.transport = transport or Transport(connect_timeout=settings.connect_timeout, proxy_for=proxy_for)
         self.roster = Roster(
             written.models,
             written.functions,
@@ -276,7 +276,7 @@ def _voice(settings: Any, gate: Gate) -> Voice | None:
         base_url=settings.voice_base_url or settings.base_url,
         api_key=own if is_elsewhere else own or _held_key(settings),
         callers_pay=gate.passes_keys and not is_elsewhere,
-        connect=partial(Transport, connect_timeout=settings.connect_timeout, proxy_for=_proxy_for),
+        connect=partial(Transport, connect_timeout=settings.connect_timeout, proxy_for=proxy_for),
     )
     return made
 
@@ -301,7 +301,7 @@ def _keyed(model: Model) -> Model:
     return replace(model, api_key=key_of(model.provider))
 
 
-def _proxy_for(origin: Origin) -> Proxy | None:
+def proxy_for(origin: Origin) -> Proxy | None:
     from .settings import proxy_url
 
     url = None if origin.scheme == "http" or origin.is_loopback else proxy_url(origin.host)

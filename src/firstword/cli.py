@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 import traceback
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .app import App
 from .commands import agent, webhook
 from .commands.check import check
+from .commands.engine import engine
+from .commands.files import DEFAULT_FILE, load
 from .errors import ConfigError
 from .serving import check_free, options, say_how, serve, serve_workers
-
-DEFAULT_FILE = Path("custom_llm.py")
 
 cli = typer.Typer(
     help="firstword: the custom LLM server for voice agents.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 cli.add_typer(agent.commands, name="agent")
 cli.command(name="webhook")(webhook.webhook)
+
+cli.command()(engine)
 
 
 @cli.callback()
@@ -57,7 +57,7 @@ def serve_command(
     if file is None and DEFAULT_FILE.exists():
         file = DEFAULT_FILE
     try:
-        app = _load(file) if file else App()
+        app = load(file) if file else App()
         host = host or app.settings.host
         port = app.settings.port if port is None else port
         app.gate.check_bind(host)
@@ -71,7 +71,7 @@ def serve_command(
         if reload:
             _serve_reloading(file, host, port)
         else:
-            serve_workers(partial(_load, file) if file else App, host=host, port=port, workers=workers)
+            serve_workers(partial(load, file) if file else App, host=host, port=port, workers=workers)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
 
@@ -95,23 +95,6 @@ def _serve_reloading(file: Path | None, host: str, port: int) -> None:
         )
 
 
-def _load(file: Path) -> App:
-    """Return the `app` of a Python file. Raises ConfigError when there is none."""
-    if not file.is_file():
-        raise ConfigError(f"There is no file {str(file)!r}.", hint="firstword serve custom_llm.py")
-    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{str(file)!r} is not a Python file.", hint="firstword serve custom_llm.py")
-    sys.path.insert(0, str(file.resolve().parent))  # the file may import its neighbours
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    app: Any = getattr(module, "app", None)
-    if not isinstance(app, App):
-        raise ConfigError(f"{str(file)!r} has no `app`.", hint="write `app = App()` in it")
-    return app
-
-
 def main() -> None:
     """Run the command."""
     try:
@@ -127,7 +110,7 @@ def _tell(error: Exception) -> None:
     while trace is not None:
         steps.append(trace)
         trace = trace.tb_next
-    loading = [at for at, step in enumerate(steps) if step.tb_frame.f_code is _load.__code__]
+    loading = [at for at, step in enumerate(steps) if step.tb_frame.f_code is load.__code__]
     if loading:
         within = [step for step in steps[loading[0] + 1 :] if "importlib" not in step.tb_frame.f_code.co_filename]
         error = error.with_traceback(within[0] if within else None)  # none: a line that is no Python
