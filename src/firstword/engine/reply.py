@@ -126,7 +126,7 @@ class Reply:
             self._metadata(data, is_first)
             return
         if data.get("error"):
-            marks.fail(f"The server broke off with an error: {_message(data)}.")
+            marks.fail(f"The server broke off with an error: {_message(data).rstrip('.') or 'it has no words'}.")
             return
         choices = data.get("choices")
         if not isinstance(choices, list):

@@ -34,6 +34,7 @@ from firstword.testing.models import (
     then,
     thinks,
 )
+from firstword.testing.play import play
 from firstword.testing.score import Score
 from firstword.testing.talk import Phone, talk
 from firstword.testing.witness import Connections, Record, Until
@@ -50,6 +51,7 @@ __all__ = [
     "drips",
     "fails",
     "never_connects",
+    "play",
     "refuses_connection",
     "run",
     "run_here",

@@ -126,7 +126,7 @@ class Phone:
         body = self._body(say, stream, request or {})
         token = CALL.set(call)
         try:
-            await self._call(call, ear, leaves, _scope(path, headers or {}, len(body)), body)
+            await self._call(call, ear, leaves, scope_of(path, headers or {}, len(body)), body)
         finally:
             CALL.reset(token)
         score = ear.score
@@ -168,7 +168,7 @@ class Phone:
 # --- the App that is talked to --------------------------------------------------------------------
 
 
-def _scope(path: str, headers: Mapping[str, str], size: int) -> dict[str, Any]:
+def scope_of(path: str, headers: Mapping[str, str], size: int) -> dict[str, Any]:
     """Return what ASGI says of a request."""
     target, _, query = path.partition("?")
     named = {**HEADERS, **headers, "content-length": str(size)}
