@@ -62,9 +62,10 @@ def test_a_line_through_a_pipe_is_answered(engine: Engine, demo: str) -> None:
     ran = engine(demo, "--llm", "llm.json", "--fast", typed="Hello\n")
 
     assert (ran.returncode, ran.stderr) == (0, "")
-    you, agent, marks, summary = ran.stdout.splitlines()
+    you, agent, marks, wire, summary = ran.stdout.splitlines()
     assert you == "you    Hello" and agent.startswith("agent  Hello! ")
-    assert re.fullmatch(r" {7}connect [\d.]+ · byte [\d.]+ · event .* · total [\d.]+ · \d+ chunks · stop", marks)
+    assert re.fullmatch(r" {7}word [\d.]+ · sentence [\d.]+ · gap [\d.]+ · total [\d.]+ s", marks)
+    assert re.fullmatch(r" {7}connect [\d.]+ · byte [\d.]+ · event [\d.]+ · \d+ chunks · stop", wire)
     assert re.fullmatch(r"first word of 1 turn: p50 [\d.]+ s · p95 [\d.]+ s · max [\d.]+ s", summary)
 
 
@@ -164,15 +165,6 @@ def test_nobody_at_a_url_is_told_in_a_sentence(engine: Engine) -> None:
     assert ": connection refused.\nhint: check the URL" in ran.stderr
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost/", "http://[::1/", "http://user:pass@localhost/"])
-def test_what_is_no_url_is_told_in_a_sentence(engine: Engine, url: str) -> None:
-    """The scheme was forgotten, or it is another one; a password in it is not repeated."""
-    ran = engine(url, typed="Hello\n")
-
-    assert ran.returncode == 1 and "pass" not in ran.stderr
-    assert ran.stderr.startswith("firstword: That is not an http or https URL.\nhint: write it like http://")
-
-
 def test_a_server_that_wants_a_key_says_so(engine: Engine, serve: Callable[[App], Served]) -> None:
     """Without a key the turn is refused, and a pipe exits with 1; with it there is an answer."""
     url = url_of(serve(App(keys=["let-me-in"])))
@@ -195,25 +187,17 @@ def test_a_path_that_is_not_whole_gets_a_hint(engine: Engine, serve: Callable[[A
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--script", "nowhere.txt"], "'nowhere.txt' cannot be read: no such file or directory."),
         (["--llm", "nowhere.json"], "'nowhere.json' cannot be read: no such file or directory."),
-        (["--llm", "bad.json"], "The llm block is not JSON: "),
-        (["--llm", "list.json"], "The llm block is no JSON object."),
-        (["--llm", "wrong.json"], "The setting max_history is wrong: "),
         (["--serve", "nowhere.py"], "There is no file 'nowhere.py'."),
-        (["--key", "two\nlines"], "The header authorization cannot be sent."),
+        (["ftp://me:secret@localhost/"], "That is not an http or https URL."),
     ],
 )
-def test_what_the_command_cannot_use_is_told_in_a_sentence(
-    engine: Engine, tmp_path: Path, options: list[str], said: str
-) -> None:
-    """A file is missing or wrong, a key has a line break in it."""
-    for name, text in (("bad", "{"), ("list", "[]"), ("wrong", '{"llm": {"max_history": "many"}}')):
-        (tmp_path / f"{name}.json").write_text(text)
+def test_what_the_command_cannot_use_is_told_in_a_sentence(engine: Engine, options: list[str], said: str) -> None:
+    """A file is missing, a URL is none; a password in it is not repeated."""
     ran = engine(*options, typed="Hello\n")
 
     assert ran.returncode == 1 and ran.stderr.startswith(f"firstword: {said}")
-    assert "\nhint: " in ran.stderr and "Traceback" not in ran.stderr
+    assert "\nhint: " in ran.stderr and "Traceback" not in ran.stderr and "secret" not in ran.stderr
 
 
 def test_an_app_that_cannot_start_is_told(engine: Engine, tmp_path: Path) -> None:
@@ -240,6 +224,39 @@ def test_tls_is_spoken_and_certificates_are_looked_at(engine: Engine, tmp_path: 
 
     assert distrusted.returncode == 1 and "its certificate is not trusted" in distrusted.stderr
     assert trusted.returncode == 0 and "agent  Hello\n" in trusted.stdout
+
+
+def test_what_a_server_says_does_not_move_the_cursor(engine: Engine, tmp_path: Path) -> None:
+    """A model says an escape sequence, two lines, and what this terminal has no signs for."""
+    (tmp_path / "mine.py").write_text(
+        "from firstword import App\napp = App()\n\n@app.model('demo')\nasync def mine(turn):\n"
+        "    yield '\\x1b]0;owned\\x07One\\n天气.'\n"
+    )
+    ran = engine("mine.py", "--serve", "--fast", typed="Hello\n", PYTHONIOENCODING="ascii")
+
+    assert ran.returncode == 0 and "\x1b" not in ran.stdout and "\x07" not in ran.stdout
+    assert "agent  ?]0;owned?One\n       ??.\n" in ran.stdout
+
+
+def test_a_reader_who_has_seen_enough_and_a_closed_stdin_are_no_mistake(demo: str) -> None:
+    """`| head -1`, and a program that was started without a stdin."""
+    piped = subprocess.run(
+        ["sh", "-c", f"printf 'Hello\\nBye\\n' | '{FIRSTWORD}' engine {demo} --fast | head -1"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    closed = subprocess.run(
+        ["sh", "-c", f"'{FIRSTWORD}' engine {demo} --greeting Hi <&-"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (piped.stdout, piped.stderr) == ("you    Hello\n", "")
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, "agent  Hi\n", "")
 
 
 # --- a terminal -----------------------------------------------------------------------------------------
@@ -305,8 +322,9 @@ def test_typing_while_it_speaks_interrupts(terminal: Callable[..., Terminal], de
     call.says("/help names the commands")
     call.types("Hello")
     call.says("agent  Hello! ")
+    call.types("/help")  # waits until it has spoken
     call.types("Stop it")
-    call.says(r"interrupted at [\d.]+: \d+ of \d+ signs heard")
+    call.says(r"interrupted at [\d.]+ s: \d+ of \d+ signs heard")
     call.says("you    Stop it")
     call.says("agent  .* Stop ")
     call.types("/save talk.txt")
@@ -343,6 +361,15 @@ def test_ctrl_c_hangs_up(terminal: Callable[..., Terminal], server: Served, upst
     assert "first word of 1 turn" in call.output and "Traceback" not in call.output
     [record] = upstream.seen(marker, until="closed", count=1)
     assert record.closed_by == "peer"
+
+
+def test_ctrl_c_ends_the_server_of_the_call_as_well(terminal: Callable[..., Terminal]) -> None:
+    """`--serve`, and CTRL+C while nobody speaks."""
+    call = terminal("--serve")
+    call.says("/help names the commands")
+    call.process.send_signal(signal.SIGINT)
+
+    assert call.ends() == 0 and "Traceback" not in call.output
 
 
 def test_ctrl_c_ends_a_script_as_a_program_ends(

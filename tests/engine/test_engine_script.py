@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_call import calling
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstword.engine.conversation import Interruption
+from firstword.engine.line import Wire
 from firstword.engine.script import USAGE, ScriptError, read_script, read_step
 from firstword.engine.setup import Setup, read_block
 from firstword.errors import ConfigError
@@ -115,3 +117,36 @@ def test_an_engine_owns_so_many_tools_and_no_more() -> None:
         setup.own("another", "1")
 
     assert len(setup.tools) == 32 and setup.results["tool0"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "The llm block is not JSON: "),
+        ("[]", "The llm block is no JSON object."),
+        ('{"llm": {"max_history": "many"}}', "The setting max_history is wrong: "),
+        ('{"llm": {"headers": {"a": 1}}}', "The setting headers is wrong: "),
+    ],
+)
+def test_a_block_that_is_none_is_told(text: str, said: str) -> None:
+    """The wrong file, or a field of the wrong kind."""
+    with pytest.raises(ConfigError) as wrong:
+        read_block(text, Setup())
+
+    assert wrong.value.message.startswith(said) and wrong.value.hint
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost/", "http://[::1/", "http://user:pass@localhost/"])
+async def test_what_is_no_url_is_told(url: str) -> None:
+    """The scheme was forgotten, or it is another one; a password in it is not repeated."""
+    with pytest.raises(ConfigError, match="That is not an http or https URL") as wrong:
+        Wire(Setup(url=url))
+
+    assert "pass" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("given", [{"api_key": "two\nlines"}, {"headers": {"x-a": "é"}}, {"headers": {"x\r": "a"}}])
+async def test_what_no_header_can_carry_is_told(given: dict[str, Any]) -> None:
+    """A key that was read from a file ends with a line break."""
+    with pytest.raises(ConfigError, match="cannot be sent"):
+        Wire(Setup(**given))

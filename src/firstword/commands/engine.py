@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ..engine.setup import Setup
 
 INTERRUPTED = 130  # the exit code of a program that CTRL+C ended
+INDENT = " " * 7
 
 
 def engine(
@@ -67,6 +70,9 @@ def engine(
         raise SystemExit(_told(error, 2)) from None
     except ConfigError as error:
         raise SystemExit(_told(error, 1)) from None
+    except BrokenPipeError:  # `| head` has seen enough; nor shall the interpreter's end write to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     raise typer.Exit(code)
 
 
@@ -82,7 +88,8 @@ async def _call(setup: Setup, steps: Any, show: Any) -> int:
     line = Wire(setup, proxy_for=proxy_for)
     conversation = Conversation(setup, line, show=show)
     player = Player(conversation)
-    is_live = steps is None and sys.stdin.isatty()
+    typed = sys.stdin.fileno() if sys.stdin is not None else -1  # it may be closed
+    is_live = steps is None and os.isatty(typed)
     code = 0
     try:
         await line.reach()
@@ -91,7 +98,7 @@ async def _call(setup: Setup, steps: Any, show: Any) -> int:
         else:
             if is_live:
                 show.note("Type what you say. /help names the commands, CTRL+C hangs up.")
-            await talk(conversation, player, Lines(sys.stdin.fileno()), show, is_live=is_live)
+            await talk(conversation, player, Lines(typed), show, is_live=is_live)
     except asyncio.CancelledError:  # CTRL+C
         code = 0 if is_live else INTERRUPTED
     finally:
@@ -145,18 +152,20 @@ class People:
 
     def __init__(self) -> None:
         self._is_speaking = False
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a model may say what this terminal cannot show
 
     def user(self, words: str, source: str) -> None:
         """Print what the user said."""
         name = "engine" if source == "command" else "you"
-        self._print(_styled(f"{name:<7}", bold=True) + (words or "(nothing was understood)"))
+        self._print(_styled(f"{name:<7}", bold=True) + _shown(words or "(nothing was understood)"))
 
     def word(self, words: str) -> None:
         """Print a word as it is heard."""
         if not self._is_speaking:
             self._is_speaking = True
-            self._write(_styled("agent  ", bold=True))
-        self._write(words)
+            self._write(_styled(f"{'agent':<7}", bold=True))
+        self._write(_shown(words))
 
     def spoken(self) -> None:
         """End the line of the agent."""
@@ -166,12 +175,13 @@ class People:
 
     def note(self, words: str) -> None:
         """Print what nobody hears."""
-        self._print(_styled(words, dim=True))
+        self._print(_styled(_shown(words, indent=""), dim=True))
 
     def turn(self, marks: Marks) -> None:
         """Print what a turn was like."""
+        style = {"fg": "red"} if marks.failed else {"dim": True}
         for line in told(marks):
-            self._print(_styled(f"       {line}", dim=not marks.failed, fg="red" if marks.failed else None))
+            self._print(_styled(INDENT + _shown(line), **style))
 
     def end(self, summary: str) -> None:
         """Print the last line."""
@@ -216,27 +226,20 @@ class Programs:
 
 def told(marks: Marks) -> list[str]:
     """Return the lines that say what a turn was like."""
-    times = [
-        (name, getattr(marks, field))
-        for name, field in (
-            ("connect", "connect"),
-            ("byte", "first_byte"),
-            ("event", "first_event"),
-            ("word", "first_word"),
-            ("sentence", "first_sentence"),
-            ("gap", "longest_gap"),
-            ("total", "total"),
-        )
-    ]
-    parts = [f"{name} {seconds:.3f}" for name, seconds in times if seconds is not None]
-    parts += [f"{marks.chunks} chunks", marks.finish_reason or ""]
-    lines = [" · ".join(part for part in parts if part)] if marks.status == 200 else []
+    lines = []
+    if marks.status == 200:
+        lines.append(_times({"word": marks.first_word, "sentence": marks.first_sentence, "gap": marks.longest_gap}))
+        lines[0] += f"{' · ' if lines[0] else ''}total {marks.total or 0.0:.3f} s"
+        wire = _times({"connect": marks.connect, "byte": marks.first_byte, "event": marks.first_event})
+        lines.append(f"{wire} · {marks.chunks} chunks" + (f" · {marks.finish_reason}" if marks.finish_reason else ""))
     if marks.interrupted_at is not None:
-        lines.append(f"interrupted at {marks.interrupted_at:.3f}: {len(marks.heard)} of {len(marks.text)} signs heard")
+        lines.append(
+            f"interrupted at {marks.interrupted_at:.3f} s: {len(marks.heard)} of {len(marks.text)} signs heard"
+        )
     if marks.filler:
         lines.append(f"the engine said a filler: {marks.filler}")
     if marks.tools:
-        lines.append(f"tools of the engine: {', '.join(marks.tools)}, {marks.requests} requests")
+        lines.append(f"tools of the engine: {', '.join(marks.tools)}; {marks.requests} requests")
     if marks.tts_params is not None:
         lines.append(f"tts_params {marks.tts_params}")
     if marks.audio:
@@ -246,6 +249,16 @@ def told(marks: Marks) -> list[str]:
         lines.append(marks.error)
         lines += [f"hint: {marks.hint}"] if marks.hint else []
     return lines
+
+
+def _times(named: Mapping[str, float | None]) -> str:
+    return " · ".join(f"{name} {seconds:.3f}" for name, seconds in named.items() if seconds is not None)
+
+
+def _shown(text: str, indent: str = INDENT) -> str:
+    """Return a text as it may be shown: what a server says must not move the cursor, or worse."""
+    shown = "".join(sign if sign.isprintable() or sign in "\n\t" else "\ufffd" for sign in text)
+    return shown.replace("\n", f"\n{indent}")
 
 
 def _styled(text: str, **style: Any) -> str:

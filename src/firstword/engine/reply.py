@@ -261,6 +261,7 @@ class Reply:
 
 
 _HINTS = {
+    **dict.fromkeys((301, 302, 303, 307, 308), "give the URL that it leads to: no redirection is followed"),
     401: "give the server's key with --key",
     403: "give the server's key with --key",
     404: "nothing is added to the URL: it ends in /chat/completions as a rule",

@@ -17,6 +17,7 @@ from .conversation import Conversation, Show
 from .player import Player
 from .script import USAGE, read_step
 
+SPOKEN = ("/say", "/message", "/think", "/quit")
 READ = 64 * 1024  # bytes in one go
 HELP = """A line is what you say; typed while the agent speaks, it interrupts. Commands:
 {verbs}
@@ -94,7 +95,9 @@ async def talk(conversation: Conversation, player: Player, lines: Lines, show: S
 
 
 def _interrupt(conversation: Conversation, line: str) -> None:
-    if line.strip():
+    """Interrupt the agent with what the user says; other commands wait until it has spoken."""
+    first = line.split()[:1]
+    if first and (not first[0].startswith("/") or first[0] in SPOKEN):
         conversation.barge_in()
 
 
