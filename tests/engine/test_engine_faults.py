@@ -149,14 +149,16 @@ async def test_before_the_first_turn_nothing_can_be_expected(upstream: Upstream,
         assert await _fails(call, "expect status == 200\nagain") == [
             "line 1: expected status == 200, and there was no turn yet"
         ]
-        assert call.shown.notes == ["there is no turn to send again"]
+        await call.plays("say Hello\nspeak Bye.\nagain")  # and a command has come since
+        assert call.shown.notes == ["there is no turn to send again"] * 2
 
 
 async def test_a_call_can_be_played_again_from_its_lines(upstream: Upstream, marker: str) -> None:
     """What was done is kept as a script, comments left out."""
-    text = '# a joke\nset greeting_message Hi!\n\nsay Tell me a joke\nexpect contains "One"'
-    async with calling(**scripted(upstream, marker, says("One."))) as call:
-        await call.plays(text)
+    lines = ["set greeting_message Hi!", "interrupt One", "say Tell me a joke", "expect heard One"]
+    async with calling(**scripted(upstream, marker, says("One two."))) as call:
+        await call.plays("# a joke\n\n" + "\n\n".join(lines))
 
-    assert call.player.lines == ["set greeting_message Hi!", "say Tell me a joke", 'expect contains "One"']
+    assert call.player.lines == lines and call.player.failures == []
+    assert call.shown.heard == "Hi!One "
     assert call.shown.users == ["Tell me a joke"]

@@ -91,3 +91,61 @@ async def test_what_a_script_expects_and_is_not_so_fails_the_test() -> None:
 
     assert "line 3: The server answered 503" in str(wrong.value)
     assert json.dumps(str(wrong.value)).count("line") == 2
+
+
+async def test_no_filler_is_said_once_words_have_come() -> None:
+    """The first word comes at 0.5 s, and the reply is long: the engine's filler at 1.5 s would be in its way."""
+    [marks] = await play("set filler_words Well.\nsay Count", models=DRIPPING)
+
+    assert (marks.filler, marks.total) == (None, 2.0)
+
+
+async def test_a_reply_that_may_not_be_cut_off_is_heard_to_its_end() -> None:
+    """The user interrupts after a second, and the hook has forbidden it."""
+    app = App(model="any")
+
+    @app.before_turn
+    def important(turn: Turn) -> None:
+        turn.interruptable = False
+
+    [marks] = await play("interrupt 1\nsay Count", app, models=DRIPPING)
+
+    assert (marks.held_on, marks.interrupted, marks.heard) == (True, False, "One, two. Three, four.")
+
+
+async def test_of_a_turn_that_is_sent_again_the_last_is_heard_whole() -> None:
+    """Twice more, and the first of them is closed after a second."""
+    _, first, last = await play("say Count\nagain 2 1", models=DRIPPING)
+
+    assert (first.interrupted_at, first.text) == (1.0, "One, two.")
+    assert (last.interrupted_at, last.text) == (None, "One, two. Three, four.")
+
+
+async def test_what_was_said_before_a_tool_was_called_is_remembered_once() -> None:
+    """The model says that it will look, calls the engine's tool, and says what it found."""
+    looks = script.events(
+        script.role(),
+        script.words("Let me look. "),
+        script.tool_call("look", "{}", id="c1"),
+        script.finish("tool_calls"),
+        script.done(),
+    )
+    heard: list[list[tuple[str, str]]] = []
+    app = App(model="any")
+
+    @app.before_turn
+    def note(turn: Turn) -> None:
+        heard.append([(message.role, message.spoken) for message in turn.history])
+
+    marks, _ = await play(
+        "tool look 21\nsay Look\nsay Thanks", app, models=then(looks, says("It is 21."), says("Yes."))
+    )
+
+    assert marks.heard == "Let me look. It is 21."
+    assert heard[-1] == [
+        ("user", "Look"),
+        ("assistant", "Let me look. "),
+        ("tool", "21"),
+        ("assistant", "It is 21."),
+        ("user", "Thanks"),
+    ]
