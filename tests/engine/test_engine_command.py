@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import trustme
+from engine_call import calling
 from served import Served
 
 from firstword import App
@@ -165,12 +166,12 @@ def test_nobody_at_a_url_is_told_in_a_sentence(engine: Engine) -> None:
     assert ": connection refused.\nhint: check the URL" in ran.stderr
 
 
-def test_a_server_that_wants_a_key_says_so(engine: Engine, serve: Callable[[App], Served]) -> None:
-    """Without a key the turn is refused, and a pipe exits with 1; with it there is an answer."""
+async def test_a_server_that_wants_a_key_says_so(engine: Engine, serve: Callable[[App], Served]) -> None:
+    """Without a key the turn is refused, with a hint; the option and the environment bring it, and nobody sees it."""
     url = url_of(serve(App(keys=["let-me-in"])))
-    refused = engine(url, "--llm", "llm.json", "--fast", typed="Hello\n")
-    assert refused.returncode == 1
-    assert "The server answered 401: No key was sent." in refused.stdout and "hint: " in refused.stdout
+    async with calling(url) as call:
+        marks = await call.plays("say Hello")
+    assert (marks.status, marks.error) == (401, "The server answered 401: No key was sent.") and marks.hint
 
     for options, environment in (([], {"FIRSTWORD_ENGINE_KEY": "let-me-in"}), (["--key", "let-me-in"], {})):
         ran = engine(url, "--llm", "llm.json", "--fast", *options, typed="Hello\n", **environment)
