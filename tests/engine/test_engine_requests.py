@@ -49,7 +49,8 @@ async def test_what_was_heard_and_what_was_generated_are_told_apart(upstream: Up
     # When the engine looks at the clock: greeting, user, request, interruption, silence, user, request.
     now = [1767000001.0, 1767000010.0, 1767000011.0, 1767000012.5, 1767000030.0, 1767000035.0, 1767000036.0]
     settings = {"params": {"model": "m1"}, "greeting_message": "Hi!"}
-    answers = scripted(upstream, marker, says(OTHER), says("Once."))
+    joke = script.events(script.role(), script.text(OTHER), script.finish(), script.done())  # generated at once
+    answers = scripted(upstream, marker, joke, says("Once."))
     async with calling(**answers, now=now, system_messages=[SYSTEM], **settings) as call:
         await call.plays('interrupt "the"\nsay Tell me a joke\nsilence\nsay A story instead')
 

@@ -51,12 +51,16 @@ class Interruption:
 
 @dataclass(slots=True)
 class _Sent:
-    """A turn as it was sent, for who sends it again. position: where in the memory its reply stands."""
+    """A turn as it was sent, for who sends it again. position: where in the memory its reply stands.
+
+    source: where its words come from. replies: where the reply's do, as the memory tells.
+    """
 
     body: Json
     said: str
     source: str
     position: int
+    replies: str = "llm"
 
 
 class Conversation:
@@ -129,8 +133,8 @@ class Conversation:
         self.memory.turn += 1
         began, self._sent = self._now(), None
         if self.setup.speaks_only:
-            sent = _Sent(self.memory.request(spoken=words, at=began), "", source, len(self.memory.messages))
-            await self._answer(sent)
+            body = self.memory.request(spoken=words, at=began)
+            await self._answer(_Sent(body, "", source, len(self.memory.messages), replies=source))
             return
         voice, stopped = await self._hear(Marks(), lambda voice: _say(voice, words))
         self._remember(words, voice.heard, stopped, at=began, source=source)
@@ -165,15 +169,14 @@ class Conversation:
                 body = self.memory.request(at=began)
             marks.fail(f"The model called tools {MAX_ROUNDS} times in one turn.", "an engine gives up some time")
 
-        voice, stopped = await self._hear(marks, listen, watch)
+        voice, stopped = await self._hear(marks, listen, is_turn=True)
         marks.heard, marks.interrupted = voice.heard, stopped
         if stopped:
             marks.interrupted_at = watch.read()
         if marks.total is None:
             marks.total = watch.read()
-        source = "llm" if sent.source in ("asr", "message") or sent.said else sent.source
         at = began + (marks.first_word or marks.total)
-        self._remember(marks.text[before:], voice.heard[before:], stopped, at=at, source=source)
+        self._remember(marks.text[before:], voice.heard[before:], stopped, at=at, source=sent.replies)
         self._show.turn(marks)
         if marks.failed and not marks.text and self.setup.failure_message:
             words = self.setup.failure_message
@@ -191,14 +194,15 @@ class Conversation:
         self.memory.add("assistant", heard, at=at, source=source, interrupted=True, **moment, original=text)
 
     async def _hear(
-        self, marks: Marks, listen: Callable[[Voice], Awaitable[None]], watch: Stopwatch | None = None
+        self, marks: Marks, listen: Callable[[Voice], Awaitable[None]], *, is_turn: bool = False
     ) -> tuple[Voice, bool]:
         """Play what `listen` brings until all was heard or the user interrupts; return the voice, and if they did.
 
-        When they do, `listen` is cancelled, which closes its connection.
+        When they do, `listen` is cancelled, which closes its connection. is_turn: a server is asked, so that the next
+        interruption is meant, and the engine fills a silence.
         """
         interruption = Interruption()
-        if watch is not None and self.interruption is not None:
+        if is_turn and self.interruption is not None:
             interruption, self.interruption = self.interruption, None
         stops = stopping_at(interruption.words) if interruption.words else lambda heard: False
         tell = self._show.word
@@ -209,7 +213,7 @@ class Conversation:
             asyncio.create_task(voice.play()),
             asyncio.create_task(self._interrupted(interruption.after, marks)),
         ]
-        if watch is not None and self.setup.filler_words:
+        if is_turn and self.setup.filler_words:
             tasks.append(asyncio.create_task(self._fill(voice, marks)))
         try:
             await asyncio.wait(tasks[1:3], return_when=asyncio.FIRST_COMPLETED)
