@@ -23,8 +23,7 @@ cli = typer.Typer(
 )
 cli.add_typer(agent.commands, name="agent")
 cli.command(name="webhook")(webhook.webhook)
-
-cli.command()(engine)
+cli.command(name="engine")(engine)
 
 
 @cli.callback()
