@@ -63,7 +63,7 @@ class Process:
         """Send a signal."""
         self._process.send_signal(signal)
 
-    def ends(self, within: float = 10) -> int:
+    def ends(self, within: float = 30) -> int:
         """Wait for the end, and return the exit code."""
         code = self._process.wait(within)
         self._reader.join(within)

@@ -21,17 +21,11 @@ from .serving import check_free, options, say_how, serve, serve_workers
 cli = typer.Typer(
     help="firstword: the custom LLM server for voice agents.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-cli.add_typer(agent.commands, name="agent")
-cli.command(name="webhook")(webhook.webhook)
-cli.command(name="engine")(engine)
 
 
 @cli.callback()
 def _firstword() -> None:
     """firstword: the custom LLM server for voice agents."""
-
-
-cli.command(name="check")(check)
 
 
 @cli.command(name="serve")
@@ -92,6 +86,12 @@ def _serve_reloading(file: Path | None, host: str, port: int) -> None:
             reload_dirs=[folder],
             **options(),
         )
+
+
+cli.command(name="engine")(engine)
+cli.command(name="check")(check)
+cli.add_typer(agent.commands, name="agent")
+cli.command(name="webhook")(webhook.webhook)
 
 
 def main() -> None:
