@@ -11,7 +11,9 @@ serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl lin
 test: $(VENV)/.dev  ## run every test, without network
 	$(BIN)/python -m pytest $(ARGS)
 
-clients: .venv-livekit/.made .venv-pipecat/.made  ## voice frameworks that tests/clients/ runs; needs the package registry, and 1 GB
+CLIENTS = livekit pipecat agents openai2
+
+clients: $(CLIENTS:%=.venv-%/.made)  ## what tests/clients/ runs; needs the package registry, and 1 GB
 
 test-live: .venv-live/.made  ## talk to a real model, here and behind llama.cpp's server; needs a C++ compiler, and minutes
 	.venv-live/bin/python -m pytest tests/live $(ARGS)
@@ -57,6 +59,8 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
 	$(BIN)/uv export --quiet --no-default-groups --no-hashes --no-annotate --no-header -o requirements.txt
 	$(LOCK_CLIENT) locks/livekit.in -o locks/livekit.txt
 	$(LOCK_CLIENT) locks/pipecat.in -o locks/pipecat.txt --no-emit-package docopt
+	$(LOCK_CLIENT) locks/agents.in -o locks/agents.txt
+	$(LOCK_CLIENT) locks/openai2.in -o locks/openai2.txt
 	$(LOCK_CLIENT) locks/llama.in -o locks/llama.txt --no-deps
 	$(LOCK_CLIENT) locks/live.in -o locks/live.txt -c locks/dev.txt -c locks/llama.txt --overrides locks/live.not --no-emit-package llama-cpp-python
 
@@ -103,4 +107,4 @@ $(VENV)/.fuzz: locks/fuzz.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-livekit .venv-pipecat .venv-live .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build
+	rm -rf $(VENV) $(CLIENTS:%=.venv-%) .venv-live .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build

@@ -5,6 +5,7 @@ What the documents show is run by `test_examples.py`; here is compared what they
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -157,8 +158,46 @@ def test_every_client_stands_in_the_table() -> None:
     assert len(tests) > 4 and [test.name for test in tests if f"(../tests/clients/{test.name})" not in page] == []
 
     node = (ROOT / "tests" / "clients" / "node" / "package.json").read_text("utf-8")
-    locked = {f"openai {version}" for version in re.findall(r'"openai": "(.*?)"', node)}
-    for file, package in (("dev", "openai"), ("livekit", "livekit-agents"), ("pipecat", "pipecat-ai")):
+    locked = {
+        f"{name} {version}" for name, version in re.findall(r'"(openai|ai|@ai-sdk/openai-compatible)": "(.*?)"', node)
+    }
+    packages = {
+        "dev": ["openai"],
+        "openai2": ["openai"],
+        "livekit": ["livekit-agents"],
+        "pipecat": ["pipecat-ai"],
+        "agents": ["pydantic-ai-slim", "langchain-openai"],
+    }
+    for file, names in packages.items():
         lock = (ROOT / "locks" / f"{file}.txt").read_text("utf-8")
-        locked |= {f"{package} {version}" for version in re.findall(rf"^{package}==(\S+)", lock, re.MULTILINE)}
-    assert len(locked) == 4 and [each for each in sorted(locked) if f"| {each} |" not in page] == []
+        found = re.findall(rf"^({'|'.join(names)})==(\S+)", lock, re.MULTILINE)
+        locked |= {f"{name} {version}" for name, version in found}
+    assert len(locked) == 9 and [each for each in sorted(locked) if f" {each} |" not in page] == []
+
+
+def test_what_holds_for_each_client_is_what_is_tested() -> None:
+    """A situation or a client is added to the tests, or one can do less than the page says."""
+    tests = ast.parse((ROOT / "tests" / "clients" / "test_every_client.py").read_text("utf-8"))
+    noted = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tests.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("CLIENTS", "INSTEAD", "RAISES")
+        if isinstance(node.targets[0], ast.Name)
+    }
+    clients, instead = list(noted["CLIENTS"]), noted["INSTEAD"]
+    functions = [node for node in tests.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    situations = [each for each in functions if each.name.startswith("test_")]
+    meant = [
+        [str(ast.get_docstring(each)), *(instead.get(each.name, {}).get(client, "✓") for client in clients)]
+        for each in situations
+    ]
+    page = ROOT / "docs" / "clients.md"
+    shown = [row for row in rows(page, ".*") if len(row) == len(clients) + 1]
+    assert len(meant) > 10 and [[cell.removesuffix(" |") for cell in row] for row in shown] == [
+        ["Situation", *clients],
+        *meant,
+    ]
+
+    raised = [[client, *(f"`{error}`" for error in errors)] for client, errors in noted["RAISES"].items()]
+    assert [row[0] for row in raised] == clients
+    assert [row for row in raised if row not in rows(page, ".*")] == []

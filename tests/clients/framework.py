@@ -1,17 +1,21 @@
-"""A voice framework as the caller: a small program that is run with the Python of the framework's own environment.
+"""A client as the caller: a small program that is run in the client's own environment.
 
-`make clients` makes the environments. Without one the tests are skipped, and say so; in CI that is a failure.
+`make clients` makes those of Python, and the first test that asks for Node that of Node. Without one the tests are
+skipped, and say so; in CI that is a failure.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from conftest import ROOT
@@ -19,8 +23,12 @@ from tool_streams import STREAMS
 
 from firstword.testing import script
 
-# Whatever a developer's shell holds: a test asks nobody but the server that it names.
-KEYS = ("OPENAI_", "LIVEKIT_", "LLM_", "FIRSTWORD_")
+HERE = Path(__file__).parent
+NODE = HERE / "node"
+
+# Whatever a developer's shell holds: a test asks nobody but the server that it names, and a client's packages are
+# compiled once, into its environment, and not again by each test file.
+KEYS = ("OPENAI_", "LIVEKIT_", "LLM_", "FIRSTWORD_", "LANGCHAIN_", "LANGSMITH_", "PYTHONDONTWRITEBYTECODE")
 
 # What a model says to each of them.
 MODERN = [name for name in STREAMS if name != "the older function_call"]
@@ -55,19 +63,44 @@ class Program:
         return json.loads(line)
 
 
+def without(what: str) -> NoReturn:
+    """Skip the test; in CI, which installs what the tests need, fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def python_of(environment: str) -> str:
+    """Return the Python of `.venv-<environment>`; `here` is the one that runs the tests."""
+    if environment == "here":
+        return sys.executable
+    folder = ROOT / f".venv-{environment}"
+    if not (folder / ".made").exists():
+        without(f"{environment} is not installed; hint: make clients")
+    return str(folder / "bin" / "python")
+
+
+def node() -> str:
+    """Return the `node` command, once the packages are installed as the lock file says."""
+    found, npm = shutil.which("node"), shutil.which("npm")
+    if found is None or npm is None:
+        without("there is no node and npm on this machine")
+    lock, installed = NODE / "package-lock.json", NODE / "node_modules" / ".package-lock.json"
+    with lock.open() as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+            install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            done = subprocess.run(install, cwd=NODE, capture_output=True, text=True, timeout=50)
+            if done.returncode:
+                without(f"npm ci failed: {done.stderr.strip()[-300:]}")
+    return found
+
+
 @contextmanager
-def running(framework: str) -> Iterator[Program]:
-    """Run `<framework>_caller.py`, which lives as long as the tests."""
-    python = ROOT / f".venv-{framework}" / "bin" / "python"
-    if not (python.parent.parent / ".made").exists():
-        what = f"{framework} is not installed; hint: make clients"
-        if os.environ.get("CI"):
-            pytest.fail(what)
-        pytest.skip(what)
-    command = [str(python), str(Path(__file__).parent / f"{framework}_caller.py")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(KEYS)}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+def running(program: str, environment: str) -> Iterator[Program]:
+    """Run a program of this folder in its environment, `node` or one of Python; it lives as long as the tests."""
+    command = [node() if environment == "node" else python_of(environment), str(HERE / program)]
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(KEYS)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=settings) as process:
         yield Program(process)
         process.kill()

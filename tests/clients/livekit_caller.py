@@ -14,8 +14,10 @@ from typing import Any
 from livekit.agents import Agent, AgentSession, APIConnectOptions, APIError, APIStatusError, function_tool, llm
 from livekit.agents.beta.tools import EndCallTool
 from livekit.plugins import openai
+from pydantic import BaseModel
 
 PATIENCE = 10.0  # seconds that anything here may take
+HELLO = "Hello there, my friend."
 
 Json = dict[str, Any]
 
@@ -65,22 +67,41 @@ async def read(stream: llm.LLMStream, heard: Json, *, until_a_word: bool = False
             return
 
 
-def conversation() -> llm.ChatContext:
-    """Return what the caller said."""
+class Weather(BaseModel):
+    """The form that an answer may be."""
+
+    city: str
+
+
+def conversation(image: str | None = None) -> llm.ChatContext:
+    """Return what the caller said, and showed."""
     context = llm.ChatContext.empty()
-    context.add_message(role="user", content="Hello there, my friend.")
+    shown = [llm.ImageContent(image=image)] if image else []
+    context.add_message(role="user", content=[HELLO, *shown])
     return context
 
 
 async def chats(asked: Json, heard: Json) -> None:
     """Ask `llm.LLM` once, with the tools of the agent."""
-    options = APIConnectOptions(max_retry=0, timeout=5)
-    tools = Caller().tools if asked.get("tools") else []
+    options = APIConnectOptions(max_retry=asked.get("retries", 0), retry_interval=0.01, timeout=5)
+    more: Json = {"tools": Caller().tools} if asked.get("tools") else {}
     if asked.get("ends"):
-        tools = [*tools, *EndCallTool().tools]
+        more["tools"] = [*more.get("tools", []), *EndCallTool().tools]
+    if asked.get("form"):
+        more["response_format"] = Weather
     async with model(asked) as client:
-        async with client.chat(chat_ctx=conversation(), tools=tools, conn_options=options) as stream:
+        async with client.chat(chat_ctx=conversation(asked.get("image")), conn_options=options, **more) as stream:
             await read(stream, heard, until_a_word=asked.get("leaves", False))
+
+
+async def turn(asked: Json, heard: Json) -> None:
+    """Answer one turn, as every client is asked to: an `AgentSession` runs tools, all else is `llm.LLM`'s."""
+    if asked.get("tools"):
+        await talks({**asked, "said": [HELLO]}, heard)
+        return
+    await chats(asked, heard)
+    if asked.get("form"):
+        heard["form"] = Weather.model_validate_json("".join(heard["words"])).model_dump()
 
 
 async def falls_over(asked: Json, heard: Json) -> None:
@@ -149,7 +170,14 @@ async def speculates(asked: Json, heard: Json) -> None:
                 heard["guess"]["error"] = str(error)
 
 
-WAYS = {"speculates": speculates, "chats": chats, "falls_over": falls_over, "talks": talks, "interrupts": interrupts}
+WAYS = {
+    "turn": turn,
+    "chats": chats,
+    "falls_over": falls_over,
+    "talks": talks,
+    "interrupts": interrupts,
+    "speculates": speculates,
+}
 
 
 async def main() -> None:
@@ -163,6 +191,7 @@ async def main() -> None:
             status = error.status_code if isinstance(error, APIStatusError) else None
             kind = type(error).__name__
             heard["error"] = {"class": kind, "status": status, "again": error.retryable, "body": error.body}
+            heard["error"]["message"] = str(error)
         except Exception as error:
             heard["error"] = {"class": type(error).__name__, "message": str(error)}
         heard["words"] = "".join(heard["words"])

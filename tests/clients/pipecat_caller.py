@@ -92,7 +92,10 @@ async def speaks(asked: Json, heard: Json) -> None:
         heard["calls"].append([params.function_name, params.arguments, params.tool_call_id])
         await params.result_callback("rain" if params.function_name == "weather" else "noon")
 
-    context = LLMContext([{"role": "user", "content": "Hello there, my friend."}])
+    said: Any = "Hello there, my friend."
+    if image := asked.get("image"):
+        said = [{"type": "text", "text": said}, {"type": "image_url", "image_url": {"url": image}}]
+    context = LLMContext([{"role": "user", "content": said}])
     if asked.get("tools"):
         schemas = [*SCHEMAS, END] if asked.get("ends") else SCHEMAS
         context.set_tools(ToolsSchema(standard_tools=schemas))
@@ -136,14 +139,23 @@ async def speaks(asked: Json, heard: Json) -> None:
 
 async def asks_once(asked: Json, heard: Json) -> None:
     """Ask for a reply in one piece, as Pipecat's summaries do."""
-    settings = OpenAILLMService.Settings(model="m1", extra={"user": asked["user"]})
+    settings = OpenAILLMService.Settings(model="m1", extra={"user": asked["user"], "extra_body": asked.get("body", {})})
     service = OpenAILLMService(base_url=asked["url"], api_key="sk-caller", settings=settings)
     heard["words"].append(
         await service.run_inference(LLMContext([{"role": "user", "content": "Sum it up, my friend."}]))
     )
 
 
-WAYS = {"chats": speaks, "asks_once": asks_once}
+async def turn(asked: Json, heard: Json) -> None:
+    """Answer one turn, as every client is asked to: with tools it takes two replies."""
+    if asked.get("whole"):
+        await asks_once(asked, heard)
+        return
+    await speaks({"replies": 2 if asked.get("tools") else 1, **asked}, heard)
+    heard["ran"] = [[name, arguments] for name, arguments, _ in heard["calls"]]
+
+
+WAYS = {"turn": turn, "chats": speaks, "asks_once": asks_once}
 
 
 async def main() -> None:

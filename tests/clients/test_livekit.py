@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import queue
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(120)  # the first one waits until the framework
 @pytest.fixture(scope="module")
 def livekit() -> Iterator[Program]:
     """The app: a process that lives as long as the tests."""
-    with running("livekit") as program:
+    with running("livekit_caller.py", "livekit") as program:
         yield program
 
 
@@ -192,6 +192,36 @@ def test_the_fallback_leaves_us_when_our_model_is_silent(
 
     assert heard["words"] == "Here I am." and 0.5 <= heard["seconds"] < 2
     assert upstream.seen(user, count=2)[0].closed_by == "peer"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_fallback_leaves_us_at_once_when_we_refuse(
+    livekit: Program, plain: str, upstream: Upstream, status: int
+) -> None:
+    """Our model refuses: the status arrives before anything else, and nobody waits for the time that an attempt has."""
+    user = uuid4().hex
+    scripts = [script.refuses(status), script.events(script.says("Here I am."))]
+    urls = [plain, upstream.base_url]
+    heard = livekit("falls_over", url=plain, user=user, urls=urls, attempt_timeout=5, body={"scripts": scripts})
+
+    assert heard["words"] == "Here I am." and heard["seconds"] < 2
+    assert len(upstream.seen(user)) >= 2  # it also looks, beside, whether we are back
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["late", "silent"])
+def test_the_fallback_stays_with_us_once_it_hears_a_filler(
+    livekit: Program, upstream: Upstream, serve: Callable[[App], Served], silent: bool
+) -> None:
+    """A filler is a first word: nobody else is asked, so we see to it that something comes before LiveKit gives up."""
+    settings: dict[str, Any] = {"fillers": ["One moment. "], "fill_after": 0.6, "apology": "I am sorry."}
+    served = serve(App(base_url=upstream.base_url, first_token_timeout=1.2, **settings))
+    late = [script.role(), script.wait(0.9), *script.words("Here I am."), script.finish(), script.done()]
+    steps = script.never_answers() if silent else script.events(late)
+    user, urls = uuid4().hex, [f"{served.url}/v1", upstream.base_url]
+    heard = livekit("falls_over", url="", user=user, urls=urls, attempt_timeout=0.8, body={"scripts": [steps, SAID]})
+
+    assert heard["words"] == "One moment. " + ("I am sorry." if silent else "Here I am.")
+    assert heard["error"] is None and len(upstream.seen(user)) == 1
 
 
 @BOTH

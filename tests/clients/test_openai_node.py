@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from framework import NODE, node
 from served import Served
 
 from firstword import App
 from firstword.testing import Upstream, script
 
-NODE = Path(__file__).parent / "node"
 HELLO = {"model": "m1", "messages": [{"role": "user", "content": "Hello there, my friend."}]}
 TWO_CALLS = script.events(
     script.role(),
@@ -31,30 +27,6 @@ TWO_CALLS = script.events(
 )
 
 
-def _without(what: str) -> NoReturn:
-    """Skip the test; in CI, which installs what the tests need, fail it."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-@pytest.fixture(scope="session")
-def node() -> str:
-    """Return the `node` command, once the SDK is installed as the lock file says."""
-    found, npm = shutil.which("node"), shutil.which("npm")
-    if found is None or npm is None:
-        _without("there is no node and npm on this machine")
-    lock, installed = NODE / "package-lock.json", NODE / "node_modules" / ".package-lock.json"
-    with lock.open() as one_at_a_time:
-        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
-        if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-            install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = subprocess.run(install, cwd=NODE, capture_output=True, text=True, timeout=50)
-            if done.returncode:
-                _without(f"npm ci failed: {done.stderr.strip()[-300:]}")
-    return found
-
-
 @pytest.fixture(scope="module")
 def server(upstream: Upstream) -> Iterator[Served]:
     """One server for all: none of the tests changes the App."""
@@ -65,9 +37,9 @@ def server(upstream: Upstream) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def app(node: str, server: Served) -> Iterator[subprocess.Popen[str]]:
+def app(server: Served) -> Iterator[subprocess.Popen[str]]:
     """The app: a Node process that lives as long as the tests."""
-    command = [node, str(NODE / "talk.mjs"), f"{server.url}/v1"]
+    command = [node(), str(NODE / "talk.mjs"), f"{server.url}/v1"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(120)  # the first one waits until the framework
 @pytest.fixture(scope="module")
 def pipecat() -> Iterator[Program]:
     """The bot: a process that lives as long as the tests."""
-    with running("pipecat") as program:
+    with running("pipecat_caller.py", "pipecat") as program:
         yield program
 
 
