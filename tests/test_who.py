@@ -31,6 +31,8 @@ def test_a_turn_without_a_session_shares_nothing() -> None:
         {"headers": {"authorization": "Bearer another"}},
         {"headers": {"api-key": "another"}},
         {"engine": {"app_id": "another"}},
+        {"engine": {"agent_uid": "1001"}},  # two agents interpret in one room, and each counts its turns from 1
+        {"engine": {"user_uid": "1002"}},
     ],
     ids=str,
 )

@@ -19,7 +19,9 @@ def caller_of(turn: Turn) -> str | None:
         return None
     # With the key, because a session's name is the caller's own word.
     keys = [turn.headers.get(name) for name in ("authorization", "api-key", "x-api-key")]
-    return digest([turn.session, turn.channel, turn.engine.get("app_id"), keys])
+    # Several agents may be in one channel, and each counts its turns by itself.
+    uids = [turn.engine.get(name) for name in ("app_id", "agent_uid", "user_uid")]
+    return digest([turn.session, turn.channel, uids, keys])
 
 
 def moment_of(turn: Turn) -> str:
