@@ -138,6 +138,30 @@ async def test_a_turn_that_is_sent_again_ends_the_call_once() -> None:
     assert (await on_a_phone(asks(), main))[1] == [(round(0.5 + SPOKEN, 6), LEAVE)]
 
 
+@pytest.mark.parametrize("speaks_on", [True, False], ids=["stays", "leaves"])
+async def test_a_farewell_that_two_requests_have_heard_is_one_farewell(speaks_on: bool) -> None:
+    """The engine sent the turn twice, and both joined one reply; then its caller has one more question, or none."""
+    app = asks(None, resent="join")
+
+    @app.stage
+    async def ask(turn: Turn, send: Any, call_next: Any) -> None:
+        await call_next(turn, send)
+        if turn.text == "Bye":
+            turn.end_call()
+
+    async def main(phone: Phone) -> list[str]:
+        heard = await asyncio.gather(*(phone.talk("Bye", request=ON_AGORA) for _ in range(2)))
+        more = [await phone.talk("Wait", request={**ON_AGORA, "turn_id": 2})] if speaks_on else []
+        return [score.text for score in (*heard, *more)]
+
+    def answer(record: Any) -> Any:
+        return says("Goodbye.", 0.2) if record.body["messages"][-1]["content"] == "Bye" else says("Yes?")
+
+    heard, told = await on_a_phone(app, main, models=answer)
+    assert heard == ["Goodbye.", "Goodbye.", "Yes?"][: len(heard)]
+    assert [path for _, path in told] == ([] if speaks_on else [LEAVE])
+
+
 async def test_a_tool_that_commits_ends_the_call_in_the_turn_that_is_heard() -> None:
     """The engine sends the turn again while the tool runs: it runs once, and the words are heard once."""
     app, ran = app_on("agora"), []

@@ -75,8 +75,12 @@ class Agents:
             waiting.set_result(None)
 
     async def leave(self, agent: Agent, turn: Turn, *, due: float) -> None:
-        """Have an agent leave at the moment `due`, unless it is to stay. What fails is logged."""
+        """Have an agent leave at the moment `due`, unless it is to stay. What fails is logged.
+
+        Of two turns of one caller that want this, as those who hear one reply do, the last one counts.
+        """
         caller = caller_of(turn) or turn.id
+        self.stay(turn)
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[caller] = waiting
         try:
