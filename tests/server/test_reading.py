@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -99,6 +100,33 @@ def test_what_names_the_session_does_not_reach_the_model() -> None:
     assert read({"metadata": {"call": {"id": "m"}}}, session="body:metadata.call.id").request == HI
     kept = {"metadata": "text", "session_id": {"no": "name"}}
     assert read(kept, session="body:metadata.call.id,body:session_id").request == {**HI, **kept}
+
+
+@pytest.mark.parametrize(
+    ("place", "body", "platform", "told"),
+    [
+        ("body:channel", {"channel": "room-7"}, "agora", {"channel": "room-7", "engine": {"channel": "room-7"}}),
+        ("body:user_uid", {"user_uid": "room-7", "turn_id": 1}, "agora", {"user": "room-7", "number": 1}),
+        ("body:params.call", {"params": {"call": "room-7", "plan": "gold"}}, "agora", {}),
+        ("body:call.id", {"call": {"id": "room-7"}}, "vapi", {"engine": {"call": {"id": "room-7"}}}),
+        ("body:customer.number", {"call": {"id": "c"}, "customer": {"number": "room-7"}}, "vapi", {"user": "room-7"}),
+        ("body:extra_metadata.id", {"extra_metadata": {"id": "room-7"}}, "telnyx", {}),
+        (
+            "body:elevenlabs_extra_body.id",
+            {"elevenlabs_extra_body": {"id": "room-7"}, "user_id": "u"},
+            "elevenlabs",
+            {},
+        ),
+    ],
+)
+def test_what_names_the_session_also_says_whose_request_it_is(
+    place: str, body: Json, platform: str, told: Json
+) -> None:
+    """The App names a field by which the engine is known, or which the engine needs for something else as well."""
+    turn = read(copy.deepcopy(body), session=place)
+    assert (turn.session, turn.platform) == ("room-7", platform)
+    assert {name: getattr(turn, name) for name in told} == told
+    assert turn.request == {**HI, **({"plan": "gold"} if "params" in body else {})}
 
 
 def test_a_session_has_a_name_of_some_length() -> None:

@@ -1,7 +1,7 @@
 """Make a turn of a request: whose dialect it is, whose session, and what is done against silence for it.
 
 Whose session a turn belongs to is looked for in one order: the path (`/s/<session>/...`), the places that the App names
-(FIRSTWORD_SESSION), and then where the platform has it. What stood in the body and was used is taken out of it.
+(FIRSTWORD_SESSION), and then where the platform has it. What stood in the body and was used does not reach the model.
 """
 
 from __future__ import annotations
@@ -68,16 +68,22 @@ class Reader:
 
     def read(self, asked: Asked, route: Route) -> Turn:
         """Return the turn that a request asks for. Raises BadRequest that names the field."""
-        session = route.session
+        session, path = route.session, []
         for kind, name in self._places:
             if session is not None:
                 break
-            session = _found(asked, kind, name)
+            path = name.split(".") if kind == "body" else []
+            session = identity(_at(asked.body, path)) if path else _found(asked, kind, name)
         if session is not None and len(session) > MAX_SESSION:
             raise BadRequest(f"The session's name is longer than {MAX_SESSION} signs.", hint="send its digest")
         name = route.platform or self._platform or detected(asked)
         platform = named(name)
         turn = platform.read(asked)
+        if path and session is not None:
+            # Taken out only now: the platform may be known by it, or need it as well.
+            _take(turn.request, path, session)
+            if path[0] == "params" and path[1:]:  # which Agora's dialect lifts to the root
+                _take(turn.request, path[1:], session)
         turn.platform = name
         turn.is_audio = route.tail in AUDIO_PATHS
         turn.session = session or turn.session
@@ -90,26 +96,30 @@ class Reader:
 
 
 def _found(asked: Asked, kind: str, name: str) -> str | None:
-    """Return the session's name, if it stands in this place."""
+    """Return the session's name, if it stands in this place outside the body."""
     if kind == "header":
         return asked.headers.get(name) or None
     if kind == "query":
         return asked.query.get(name) or None
-    if kind == BEARER:
-        # Not the key itself: a session's name may be logged, and kept.
-        key = read_key(asked.headers)
-        return None if key is None else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return identity(_taken(asked.body, name.split(".")))
+    # Not the key itself: a session's name may be logged, and kept.
+    key = read_key(asked.headers)
+    return None if key is None else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _taken(body: dict[str, Any], path: Sequence[str]) -> Any:
-    """Take a value out of a body, and the objects that it leaves empty; None when there is none."""
-    inner = body.get(path[0])
-    if len(path) == 1:
-        return body.pop(path[0]) if identity(inner) is not None else None
-    if not isinstance(inner, dict):
-        return None
-    value = _taken(inner, path[1:])
-    if value is not None and not inner:
-        del body[path[0]]
-    return value
+def _at(body: Any, path: Sequence[str]) -> Any:
+    """Return what stands at a path in a body; None when there is nothing."""
+    for name in path:
+        body = body.get(name) if isinstance(body, dict) else None
+    return body
+
+
+def _take(body: dict[str, Any], path: Sequence[str], session: str) -> None:
+    """Take the session's name out of a body where it stands at this path, and the objects that it leaves empty."""
+    name, *rest = path
+    inner = body.get(name)
+    if rest and isinstance(inner, dict):
+        _take(inner, rest, session)
+        if not inner:
+            del body[name]
+    elif not rest and identity(inner) == session:
+        del body[name]
