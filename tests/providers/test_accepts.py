@@ -158,6 +158,13 @@ def test_a_call_keeps_its_result_under_mistrals_id() -> None:
     assert len(set(ids)) == len(ids) and all(len(id) == 9 and id.isalnum() and id.isascii() for id in ids)
 
 
+def test_calls_that_are_none_are_left_for_mistral_to_refuse() -> None:
+    """A client's own history, with a call where none can be: its mistake, and no mistake of the server's."""
+    odd: Json = {"role": "user", "content": "Hi", "tool_calls": [None, "x", {"id": "call_1"}]}
+    [kept] = leaves(dialect("mistral"), {"model": "m", "messages": [{**odd, "role": "elf"}]})["messages"]
+    assert kept["tool_calls"] == [None, "x", {"id": its_id("call_1")}]
+
+
 def test_a_greeting_and_a_reminder_for_mistral() -> None:
     """R2: the engine's history, in which the agent speaks first, is cut off, and speaks twice in a row."""
     assert leaves(dialect("mistral"), R2, agora.platform)["messages"] == [

@@ -63,7 +63,8 @@ def _with_its_ids(message: dict[str, Any]) -> dict[str, Any]:
     calls = message.get("tool_calls")
     if not isinstance(calls, list):
         return message
-    return {**message, "tool_calls": [{**call, "id": its_id(call.get("id"))} for call in calls]}
+    named = [{**call, "id": its_id(call.get("id"))} if isinstance(call, dict) else call for call in calls]
+    return {**message, "tool_calls": named}
 
 
 def its_id(id: Any) -> str:
