@@ -17,6 +17,7 @@ Json = dict[str, Any]
 DATE = "2026-01-30T12:51:16.946Z"
 SAYS: list[Json] = [{"role": "user", "content": "Hello", "created_at": DATE}]
 ODD = script.events(script.tool_call("f", "{}", id="c1"), script.finish("tool_calls"))
+REFUSES = script.events(script.event(script.chunk({"refusal": "I cannot say that."})), script.finish())
 
 
 @pytest.mark.parametrize(
@@ -25,14 +26,16 @@ ODD = script.events(script.tool_call("f", "{}", id="c1"), script.finish("tool_ca
         (says("Hello there."), {}, "Hello there."),
         (fails(503), {"apology": "Sorry."}, "Sorry."),
         (silent(), {"apology": "Sorry.", "turn_timeout": 3.0}, "Sorry."),
+        (REFUSES, {}, "I cannot say that."),
         (ODD, {}, ""),
     ],
-    ids=["words", "an apology", "too late", "no words"],
+    ids=["words", "an apology", "too late", "a refusal", "no words"],
 )
 async def test_a_reply_in_one_piece_is_its_words(models: Scripted, settings: Json, content: str) -> None:
     """`streaming` is off, as it is by default."""
     score = await talk(models=models, say=SAYS, path="/did/chat/completions", stream=False, **settings)
-    assert (score.status, score.chunks) == (200, [{"content": content}])
+    assert (score.status, score.chunks, score.text) == (200, [{"content": content}], content)
+    assert score.turn is not None and (score.turn.error is None or score.turn.apologised)
 
 
 async def test_a_streamed_reply_is_as_any_other() -> None:

@@ -36,9 +36,10 @@ class DID(OpenAI):
         return asked.turn("did", engine=engine, session=first(said, SESSION_NAMES), user=first(said, ("user_id",)))
 
     def whole(self, completion: dict[str, Any]) -> dict[str, Any]:
-        """Return the words alone."""
+        """Return the words alone; a refusal is words as well."""
         choices = completion.get("choices") or [{}]
-        return {"content": (choices[0].get("message") or {}).get("content") or ""}
+        message = choices[0].get("message") or {}
+        return {"content": message.get("content") or message.get("refusal") or ""}
 
     def mistake(self, body: dict[str, Any], status: int) -> dict[str, Any]:
         """Return the body of an error with its status, and the status as the code where there is none."""

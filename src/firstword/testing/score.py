@@ -113,7 +113,7 @@ class Ear:
         self.score.done = self.score.error is None
         if self.score.done:
             self.score.chunks.append(data)
-            self._said(data["choices"][0]["message"], at)
+            self._said(data["choices"][0]["message"] if "choices" in data else data, at)  # D-ID's is a message alone
 
     def _said(self, delta: Mapping[str, Any], at: float) -> None:
         audio = delta.get("audio")
