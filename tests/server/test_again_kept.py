@@ -9,15 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from actions_of_a_test import ON_AGORA
 
-from firstword import clock
+from firstword import App, clock
 from firstword.chunk import Chunk
 from firstword.errors import Error, Superseded
 from firstword.model import remote
 from firstword.providers.openai import provider
 from firstword.server.again import KEPT, MAX_BYTES, MAX_KEPT, Repeats, Sending, content_of
 from firstword.server.run import MAX_REPLY, QUIET_TIMEOUT, Cut, error_of
-from firstword.testing import Upstream, run, script
+from firstword.testing import Phone, Score, Upstream, run, script
 from firstword.transport import Transport
 from firstword.turn import Aloud, Send, Turn
 
@@ -197,6 +198,31 @@ async def test_who_does_not_let_go_of_a_model_is_waited_for_so_long_and_no_longe
         assert len(repeats._running) == 0
 
     await run(main)
+
+
+@pytest.mark.parametrize("rule", ["supersede", "join"])
+async def test_the_engine_s_own_tool_does_not_wait_for_an_end_mark(rule: str) -> None:
+    """The model's server takes its time over `[DONE]`; the engine has run the call by then, and goes on."""
+    call = script.tool_call("clock", "{}", id="c1")
+    calls = script.events(script.role(), call, script.finish("tool_calls"), script.wait(0.4), script.done())
+    user = {"role": "user", "content": "What time is it?"}
+    asked = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "noon"}
+
+    def answer(record: Any) -> Any:
+        return script.events(script.says(STORY)) if record.body["messages"][-1] == result else calls
+
+    async def main() -> Score:
+        app = App(base_url="http://model.test/v1", model="m", resent=rule)
+        async with Phone(app, models=answer) as phone:
+            first = asyncio.ensure_future(phone.talk([user], request=ON_AGORA))
+            await asyncio.sleep(0.1)
+            messages = [user, {"role": "assistant", "content": None, "tool_calls": [asked]}, result]
+            second = await phone.talk(messages, request=ON_AGORA)
+            assert (await first).finish_reason == "tool_calls"
+            return second
+
+    assert await run(main) == [(0.0, STORY)]
 
 
 async def test_sound_is_not_replayed_and_is_no_answer_to_another_format() -> None:

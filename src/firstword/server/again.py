@@ -136,9 +136,10 @@ class Repeats:
         self._forget(key)
         run = Run(key, content, joins=rule == JOIN, weigh=self._weigh)
         if older is not None:
-            if not older.is_whole:  # else an engine has all of it, and goes on with what it was told to call
+            run.olders = older.busy()
+            if not older.is_whole:  # else an engine has all of it, and goes on at once with what it was told to call
                 older.supersede()
-            run.olders = [*older.busy(), *([] if older.over.done() else [older])]
+                run.olders += [] if older.over.done() else [older]
         self._running[key] = run
         return Sending(run, self._handler)
 
