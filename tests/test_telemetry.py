@@ -222,7 +222,7 @@ async def test_turns_that_are_sent_again_are_counted_and_logged(
     served = serve(app)
     caller = Caller(served.url)
     calls = script.events(script.tool_call("balance", "{}", id="c1"), script.finish("tool_calls"))
-    body = {"user": marker, "scripts": [script.never_answers(), calls, ANSWER], "session_id": marker, "turn_id": 1}
+    body = {"user": marker, "scripts": [script.never_answers(), calls, ANSWER], "session_id": marker}
     async with caller.dials(turn(**body)) as first:
         await upstream.wait_asked(marker)
         await caller.says(**body)

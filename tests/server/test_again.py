@@ -66,9 +66,10 @@ async def test_before_the_first_word_the_older_one_gets_a_true_status(
 ) -> None:
     """The model is slow, and the engine sends the turn again: the older request is no apology's business."""
     body = body_of(marker, silent, SAID, stream=stream)
+    del body["turn_id"]
     async with caller.dials(body) as first:
         await upstream.wait_asked(marker)
-        second = await caller.hears(body_of(marker, silent, SAID))
+        second = await caller.hears({**body, "stream": True})
         heard = await rest_of(first)
 
     assert (heard.status, heard.error["code"]) == (409, "superseded")
@@ -83,6 +84,7 @@ async def test_after_words_the_older_one_ends_by_an_error_and_nothing_is_said_tw
 ) -> None:
     """Two words have left already: no apology follows them, no `[DONE]`, and no word of the other reply."""
     body = body_of(marker, STALLS, SAID)
+    del body["turn_id"]
     async with caller.dials(body) as first:
         await first.hears_word("It")
         second = await caller.hears(body)
@@ -95,6 +97,24 @@ async def test_after_words_the_older_one_ends_by_an_error_and_nothing_is_said_tw
     assert await asyncio.to_thread(served.left_open) == NOTHING
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("words", ["", "It is"])
+async def test_agora_s_engine_has_nothing_to_say_of_it(
+    caller: Caller, upstream: Upstream, marker: str, words: str, stream: bool
+) -> None:
+    """On a 409 it would speak its `failure_message`, over the reply to the later request."""
+    silent = script.stalls_after(words) if words else script.never_answers()
+    body = body_of(marker, silent, SAID, stream=stream)
+    async with caller.dials(body) as first:
+        await (first.hears_word("is") if words and stream else upstream.wait_asked(marker))
+        second = await caller.hears(body_of(marker, silent, SAID))
+        heard = await rest_of(first)
+
+    assert heard.status == 200 and SORRY not in heard.body.decode() and b"error" not in heard.body
+    assert not stream or (heard.text, heard.finish_reasons, heard.done) == (words, ["stop"], True)
+    assert second.text == "It is noon." and second.done
+
+
 async def test_a_revised_turn_supersedes_under_the_same_number(caller: Caller, upstream: Upstream, marker: str) -> None:
     """The engine has understood one more word; the number is the same."""
     async with caller.dials(body_of(marker, STALLS, SAID)) as first:
@@ -102,7 +122,7 @@ async def test_a_revised_turn_supersedes_under_the_same_number(caller: Caller, u
         second = await caller.hears(body_of(marker, STALLS, SAID, messages=turn("Hello again")["messages"]))
         heard = await rest_of(first)
 
-    assert heard.error["code"] == "superseded" and second.text == "It is noon."
+    assert (heard.text, heard.finish_reasons) == ("It is", ["stop"]) and second.text == "It is noon."
 
 
 async def test_an_engine_that_goes_on_with_its_own_tool_cuts_nothing_off(

@@ -42,6 +42,7 @@ class Platform(Protocol):
 
     engine_tools: frozenset[str]  # names that the engine's own tools always have: no tool of an App may be called so
     apology: str | None  # what is said instead of any error, because an HTTP error ends the call; None: errors are told
+    speaks_errors: bool  # an error has the engine say a sentence of its own, over whatever is said
     resent: str  # what becomes of a turn that is sent again while it runs: "supersede" or "join"
     forgets_images: bool  # the engine's history has the words of earlier turns, and not their images
 

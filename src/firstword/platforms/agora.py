@@ -36,6 +36,7 @@ Json = dict[str, Any]
 class Agora(OpenAI):
     """Agora's dialect."""
 
+    speaks_errors = True  # its `failure_message`
     forgets_images = True
 
     def read(self, asked: Asked) -> Turn:

@@ -28,6 +28,7 @@ class OpenAI:
 
     engine_tools: frozenset[str] = frozenset()
     apology: str | None = None
+    speaks_errors = False
     resent = "supersede"
     forgets_images = False
 

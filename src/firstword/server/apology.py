@@ -34,7 +34,8 @@ def said_instead(turn: Turn, writer: Begun) -> str | None:
     """
     error, policy = turn.error, turn.policy
     if isinstance(error, Superseded):
-        return None if of(turn).apology is None else ""  # of no error at all may such an engine hear: it ends the call
+        # Of no error at all may an engine hear that ends the call then, or speaks: the later request is answered.
+        return "" if of(turn).apology is not None or of(turn).speaks_errors else None
     if turn.wants_json or turn.wants_audio:
         return None
     if not writer.status:
