@@ -14,7 +14,7 @@ import pytest
 from sounds import AUDIO, PER_WORD, gaps, is_framed, most_ahead, pcm_of, sine, spoken, tones, transcript
 
 from firstword.stages.speak import LEAD
-from firstword.testing import after, cuts, drips, fails, says, script, silent, stalls, talk, then
+from firstword.testing import Score, after, cuts, drips, fails, says, script, silent, stalls, talk, then
 from firstword.testing.clock import run
 from firstword.testing.talk import Phone
 
@@ -275,3 +275,22 @@ async def test_a_tool_runs_while_its_filler_is_heard() -> None:
     assert score == [(0.0, "Let me look. "), (2.0, "You have five euros.")]
     assert "modalities" not in score.seen[0].body
     assert len({chunk["id"] for chunk in score.chunks}) == 1
+
+
+@pytest.mark.parametrize("later", [0.3, 1.5])
+async def test_sound_that_is_sent_again_just_ends(later: float) -> None:
+    """Agora's engine asks again, before the first word and in the middle: it hears the later one, and of no error."""
+    model = drips("Well then, my friend, this is a long story.", every=0.1)
+    asked = {**AUDIO, "session_id": "s1", "turn_id": 1}
+
+    async def main() -> tuple[Score, Score]:
+        async with Phone(spoken(platform="agora", apology=SORRY), models=model) as phone:
+            first = asyncio.ensure_future(phone.talk(request=asked))
+            await asyncio.sleep(later)
+            second = await phone.talk(request=asked)
+            return await first, second
+
+    first, second = await run(main)
+    assert (first.status, first.error, first.finish_reason, first.done) == (200, None, "stop", True)
+    assert bool(first.sound) == (later > 1) and SORRY not in transcript(first)
+    assert transcript(second) == "Well then, my friend, this is a long story."

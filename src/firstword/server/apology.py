@@ -63,7 +63,7 @@ def left_to_say(turn: Turn, writer: Begun, words: str | None) -> str | None:
     if turn.apologised:
         return ""
     if not writer.status:
-        return None
+        return words if isinstance(turn.error, Superseded) else None  # there was nothing to say
     voice_failed = isinstance(turn.error, VoiceError) and turn.policy.on_cut != "error"
     return None if words is None and not voice_failed else ""
 
