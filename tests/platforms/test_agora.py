@@ -249,3 +249,23 @@ async def test_metadata_leaves_in_one_write_with_the_first_words(upstream: Upstr
                     break
         finally:
             served.stop()
+
+
+@pytest.mark.parametrize("apology", ["Sorry.", None])
+async def test_a_voice_that_no_event_can_hold_is_a_mistake_with_an_answer(
+    upstream: Upstream, apology: str | None
+) -> None:
+    """A hook writes a thing that is no JSON: the caller gets a whole response, by our protocol and by plain ASGI."""
+    app = App(base_url=upstream.base_url, apology=apology)
+    app.before_turn(lambda turn: setattr(turn, "voice", {"params": object()}))
+    slow = script.events(script.role(), script.text("Hello."), script.wait(0.2), script.finish())
+    for options in ({}, {"http": "h11"}):
+        served = Served(app, **options)
+        try:
+            heard = await Caller(served.url).says("Hi", turn_id=1, script=slow)
+        finally:
+            served.stop()
+        if apology is None:
+            assert heard.status == 500 and "mistake" in heard.error["message"]
+        else:
+            assert (heard.status, heard.text, heard.finish_reasons, heard.done) == (200, apology, ["stop"], True)

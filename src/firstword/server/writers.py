@@ -168,7 +168,7 @@ class EventWriter:
         if self._is_over:
             await self._end()
             return
-        if not self.has_spoken:
+        if not (self.has_spoken and self.status):
             self._held.clear()
         if not self.status:
             self.last = None
@@ -208,14 +208,17 @@ class EventWriter:
         return True
 
     def _start(self) -> None:
-        self.status = 200
         turn = self._turn
+        if turn.interruptable is not None or turn.voice is not None:
+            try:
+                opening = of(turn).opening(turn, (self.last and self.last.data.get("id")) or turn.id)
+                if opening is not None:
+                    self._held.insert(0, opening.frame)
+            except Exception:
+                turn.interruptable = turn.voice = None  # nor can it be told with what is said instead
+                raise
+        self.status = 200
         turn.timeline.sent = clock.now()
-        if turn.interruptable is None and turn.voice is None:
-            return
-        opening = of(turn).opening(turn, self.last.data.get("id") or turn.id if self.last is not None else turn.id)
-        if opening is not None:
-            self._held.insert(0, opening.frame)
 
 
 class ObjectWriter:
