@@ -135,7 +135,9 @@ def test_a_session_has_a_name_of_some_length() -> None:
         read({"session_id": "x" * (MAX_SESSION + 1)})
 
 
-@pytest.mark.parametrize("wrong", ["cookie:x", "header:", "x-session-id", "bearer:x", "path"])
+@pytest.mark.parametrize(
+    "wrong", ["cookie:x", "header:", "x-session-id", "bearer:x", "path", "header:Authorization", "header: x-api-key"]
+)
 def test_a_place_that_is_none_is_told_at_start(wrong: str) -> None:
     """A typo in FIRSTWORD_SESSION would have every caller be nobody."""
     with pytest.raises(ConfigError, match="hint: write FIRSTWORD_SESSION=header"):

@@ -24,6 +24,7 @@ from .routes import AUDIO_PATHS, Route
 AUTO = "auto"
 BEARER = "bearer"
 MAX_SESSION = 512  # signs
+KEYS = frozenset({"authorization", "api-key", "x-api-key"})  # headers, see `read_key`
 
 
 class Place(NamedTuple):
@@ -42,7 +43,8 @@ def _place(written: str) -> Place:
     kind, _, name = written.partition(":")
     if written == BEARER:
         return Place(BEARER)
-    if kind in ("header", "query", "body") and name.strip():
+    is_key = kind == "header" and name.strip().lower() in KEYS  # which is for `bearer`: a session's name is no secret
+    if kind in ("header", "query", "body") and name.strip() and not is_key:
         return Place(kind, name.strip().lower() if kind == "header" else name.strip())
     raise ConfigError(
         "A place for the session's name is not understood.",
