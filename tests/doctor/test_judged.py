@@ -142,15 +142,16 @@ async def test_a_server_that_limits_its_callers_is_not_ill() -> None:
     assert found.count(Level.SKIPPED) >= len(SHAPES)
 
 
+@pytest.mark.parametrize("older", [error(409), events()], ids=["told", "ends"])
 @pytest.mark.parametrize(("others", "said"), [(1, []), (0, ["resent-fails"])])
-async def test_a_turn_sent_twice_may_be_answered_once(others: int, said: list[str]) -> None:
-    """The later one takes the place of the earlier, which is told 409; when both are told so, nobody is answered."""
+async def test_a_turn_sent_twice_may_be_answered_once(others: int, said: list[str], older: Reply) -> None:
+    """The later one takes the place of the earlier, which stands back; when both do so, nobody is answered."""
     seen = 0
 
     def superseded(request: Request, reply: Reply) -> Reply:
         nonlocal seen
         seen += "session_id" in (request.body or {})
-        return error(409) if "session_id" in (request.body or {}) and seen > others else reply
+        return older if "session_id" in (request.body or {}) and seen > others else reply
 
     async with Sick(superseded) as server:
         assert await names(server, "resent") == said

@@ -38,7 +38,7 @@ RESENT_FAILS = Fault(
     Level.ERROR,
     "The same turn, sent twice at the same time, fails.",
     "LiveKit, ElevenLabs and Tavus send a turn before the caller has ended it, and SDKs send it again.",
-    "Answer both, or the later one; the earlier one may then be told 409.",
+    "Answer both, or the later one; the earlier one may then be told 409, or just end.",
 )
 SIX_HURT = Fault(
     "resent-hurts",
@@ -130,10 +130,15 @@ async def _resend(patient: Patient) -> list[Finding]:
     if any(heard.status == 429 for heard in calls):
         return [skipped(RATE_LIMITED)]
     failed = [heard for heard in calls if not heard.is_stream or heard.stream.spoke_at is None]
-    wrong = [heard for heard in failed if heard.status != 409] or failed[1:]
+    wrong = [heard for heard in failed if not _stands_back(heard)] or failed[1:]
     if wrong:
         return [RESENT_FAILS.seen(_wrong(wrong[0], patient))]
-    return [ok("the later one is answered, and the earlier told 409" if failed else "both are answered")]
+    return [ok("the later one is answered, and the earlier stands back" if failed else "both are answered")]
+
+
+def _stands_back(heard: Heard) -> bool:
+    """True for a reply that says that another one is answered in its place, or that ends without a word or an error."""
+    return heard.status == 409 or (heard.is_stream and heard.stream.done_at is not None and bool(heard.stream.reasons))
 
 
 async def _six(patient: Patient) -> list[Finding]:
