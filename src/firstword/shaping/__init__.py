@@ -275,7 +275,12 @@ class Shaper:
         if is_word(before):
             may = end == 2 and is_word(behind) and name == "**"
             return marks.closes(name, self._text, end, final=final) if may else False
-        return True if end > 1 else marks.closes(name, self._text, end, final=final)
+        code = marks.star_code(self._text) if end == 2 else None
+        if code is not None and code.end() == len(self._text) and not final:
+            return None
+        if end == 1 and behind.isdigit() and name in self._open:
+            return False  # the key of a telephone
+        return True if end > 1 and code is None else marks.closes(name, self._text, end, final=final)
 
     # --- what is passed over ----------------------------------------------------------------------------
 

@@ -64,6 +64,13 @@ _closers = {
     "_": re.compile(r"(?<![\s_\\])(?:_|_{3})(?!\w)").search,
     "~~": re.compile(r"(?<![\s~\\])~~(?![~0-9A-Za-z])").search,
 }
+# What opens another one before it is closed; a star before a digit may be the key of a telephone.
+_openers = {
+    "*": re.compile(r"(?<=\s)\*(?![\s*\d])").finditer,
+    "**": re.compile(r"(?<=\s)\*\*(?![\s*])").finditer,
+    "_": re.compile(r"(?<=\s)_(?![\s_])").finditer,
+}
+star_code = re.compile(r"\*\*\d{1,20}(?:[*#]|\Z)").match
 MAX_HOST = 253
 
 
@@ -75,10 +82,14 @@ def literal(text: str, at: int) -> Found:
 def closes(mark: str, text: str, at: int, *, final: bool) -> bool | None:
     """Say whether what `mark` has opened before `at` is closed in the same line; None: perhaps, further on."""
     most, newline = at + BOUND, text.find("\n", at, at + BOUND)
-    stop = newline if newline >= 0 else most
-    found = _closers[mark](text, at + 1, min(stop, len(text)))
-    if found is not None and (found.end() < len(text) or final):
-        return True
+    stop = min(newline if newline >= 0 else most, len(text))
+    found, place, opened = _closers[mark](text, at + 1, stop), at + 1, 0
+    while found is not None:
+        opened += sum(1 for _ in _openers[mark](text, place, found.start())) if mark in _openers else 0
+        if not opened and (found.end() < len(text) or final):
+            return True
+        opened, place = max(opened - 1, 0), found.end()
+        found = _closers[mark](text, place, stop)
     return False if newline >= 0 or len(text) > most or final else None
 
 
