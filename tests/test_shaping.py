@@ -192,10 +192,19 @@ def test_only_what_is_not_decided_waits(pieces: list[str], leaving: list[str]) -
     assert [shaper.feed(piece) for piece in pieces] == leaving
 
 
+def test_brackets_within_brackets_are_not_followed_without_end() -> None:
+    """Each one that is open costs a look at all that follows: more of them than anybody writes are text."""
+    assert heard(["[a [b [c](d) e] f](g)"]) == "a [b c e] f"
+    for begun in ("[", "[a]("):
+        shaper = Shaper()
+        assert shaper.feed("So " + begun * 30).startswith("So " + begun * 20)
+
+
 def test_a_long_text_costs_its_length() -> None:
     """A hundred thousand signs that may all begin something, at once and in small pieces."""
     for text in (
         "[" * 100_000,
+        "[a](" * 25_000,
         "*a " * 30_000,
         "**a** " * 20_000,
         "| a " * 20_000,

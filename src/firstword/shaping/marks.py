@@ -71,7 +71,9 @@ _openers = {
     "_": re.compile(r"(?<=\s)_(?![\s_])").finditer,
 }
 star_code = re.compile(r"\*\*\d{1,20}(?:[*#]|\Z)").match
+_brackets = {"[]": re.compile(r"[\[\]\n]").finditer, "()": re.compile(r"[()\n]").finditer}
 MAX_HOST = 253
+MAX_DEPTH = 8  # brackets within brackets; each one that is open costs a look at what follows
 
 
 def literal(text: str, at: int) -> Found:
@@ -301,13 +303,12 @@ def _closing(text: str, at: int, pair: str, most: int, final: bool) -> int | Non
     if text.find(pair[1], at, at + most) < 0 and (final or len(text) >= at + most):
         return -1
     depth = 0
-    for place in range(at, min(len(text), at + most)):
-        sign = text[place]
-        if sign == "\n":
-            return -1
-        depth += (sign == pair[0]) - (sign == pair[1])
+    for found in _brackets[pair](text, at, at + most):
+        depth += (found[0] == pair[0]) - (found[0] == pair[1])
         if depth == 0:
-            return place
+            return found.start()
+        if found[0] == "\n" or depth > MAX_DEPTH:
+            return -1
     return -1 if final or len(text) >= at + most else None
 
 
