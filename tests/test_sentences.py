@@ -77,3 +77,11 @@ def test_a_sentence_is_finished_by_the_blank_behind_it() -> None:
     assert sentences.feed("5.") == []
     assert sentences.feed(" ") == ["It is 3.5. "]
     assert not sentences.has_words
+
+
+def test_marks_without_a_word_do_not_gather_without_end() -> None:
+    """A model that draws a line of dots, or sends blanks: they leave in pieces, and are the text again."""
+    for sign in (".", " "):
+        found = pieces(sign * 10_000, [])
+        assert max(map(len, found)) == 2 * MOST
+        assert "".join(found) == sign * 10_000

@@ -45,7 +45,8 @@ class Sentences:
         for sign in text:
             self._piece += sign
             self._has_word = self._has_word or sign.isalnum()
-            if self._has_word and self._ends_with(sign):
+            # Marks that never come to a word are no piece, but they do not gather without end either.
+            if self._ends_with(sign) if self._has_word else len(self._piece) >= 2 * MOST:
                 pieces.append(self.take())
         return pieces
 
