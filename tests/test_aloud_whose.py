@@ -8,6 +8,7 @@ import pytest
 from sounds import AUDIO, audios, is_framed, level, needs_espeak, pcm_of, spoken, transcript
 
 from firstword import App, Chunk, Send, Turn
+from firstword.stages.aloud import MAX_DIRECTIVE
 from firstword.testing import says, script, talk
 
 FRIEND = "Hello there, friend. How are you?"
@@ -111,6 +112,15 @@ async def test_a_session_that_is_called_audio_is_no_wish_for_sound() -> None:
 
 
 @needs_espeak
+@pytest.mark.parametrize(("length", "status"), [(MAX_DIRECTIVE, 200), (MAX_DIRECTIVE + 1, 400)])
+async def test_a_directive_that_nobody_hears_to_its_end_is_refused(length: int, status: int) -> None:
+    """Megabytes of text to be said: the calls of all others would wait while they are read."""
+    score = await talk(spoken(), say=[{"role": "assistant", "content": "." * length}], request=AUDIO)
+
+    assert score.status == status
+    assert (score.error or {}).get("param") == (None if status == 200 else "messages")
+
+
 async def test_what_no_model_can_do_is_done_by_the_voice_at_hand() -> None:
     """An App without a voice: the path of audio, and the directive, are said by espeak-ng."""
     for asked in ({"path": "/audio/chat/completions", "models": says("Welcome!")}, {"say": GREETING, "request": AUDIO}):

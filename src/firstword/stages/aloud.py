@@ -16,12 +16,13 @@ from ..message import words
 from ..turn import Aloud, CallNext, Send, Turn
 
 FORMATS = ("wav", "pcm16")
+MAX_DIRECTIVE = 16_000  # signs, some twenty minutes of speech; all calls would wait while megabytes are read
 
 
 def aloud(plain: CallNext, make: Callable[[], CallNext], *, has_voice: bool) -> CallNext:
     """Return what answers turns by `plain`, and those that leave as sound by what `make` returns, made with the first.
 
-    Raises BadRequest for a reply in one piece whose format is none of ours.
+    Raises BadRequest for a reply in one piece whose format is none of ours, and for a directive that is too long.
     """
     spoken: CallNext | None = None
 
@@ -48,6 +49,10 @@ def wanted(turn: Turn, *, has_voice: bool) -> Aloud | None:
     text = words(last.get("content")) if last.get("role") == "assistant" else None
     if text is None and not has_voice and not turn.is_audio:
         return None
+    if text is not None and len(text) > MAX_DIRECTIVE:
+        raise BadRequest(
+            f"The text to be said has more than {MAX_DIRECTIVE} signs.", param="messages", hint="say it in two turns"
+        )
     asked = request.get("audio")
     asked = asked if isinstance(asked, dict) else {}
     voice, form = asked.get("voice"), asked.get("format")
