@@ -211,6 +211,11 @@ def test_an_answer_that_never_thought_is_said_after_all() -> None:
     assert (thought, words) == ("Hello there </th", "Hello there </th")
 
 
+def test_an_answer_that_says_it_is_reasoning_is_none() -> None:
+    """The template wrote no opening tag, the model did, and stopped before a closing one: nobody hears its thoughts."""
+    assert said(read(answer("\n<thi", "nk>Let me", " see"), thinks=True)) == ("\n<think>Let me see", "")
+
+
 @pytest.mark.parametrize("ending", ["length", "tool_calls", "content_filter"])
 def test_reasoning_that_was_cut_off_is_not_said(ending: str) -> None:
     """The tokens are used up within it, or it ends in a call."""

@@ -154,7 +154,8 @@ class _Beginning:
         if not self._is_inside:
             return "", held
         if self._is_untold and ending == "stop" and not calls and self._size <= MAX_UNTOLD:
-            return held, "".join([*self._thoughts, held])
+            whole = "".join([*self._thoughts, held])
+            return held, "" if whole.lstrip().lower().startswith(_OPENING) else whole
         return held, ""
 
     def rest(self) -> str:
