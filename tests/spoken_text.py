@@ -78,6 +78,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
     ],
     "Code": [
         ("Call `reset_all` first.", "Call reset_all first."),
+        ("Open `http://192.168.1.1/a`.", "Open 192.168.1.1."),
         ("Write ``a`b`` here.", "Write a`b here."),
         ("A lone ` stays.", "A lone ` stays."),
         ("Like this:\n```python\nprint('Hi')\n```\nDone.", "Like this:\nDone."),

@@ -57,6 +57,7 @@ _token = re.compile(r"<\|[A-Za-z0-9_]{1,40}\|>").match
 _token_so_far = re.compile(r"<\|[A-Za-z0-9_]{0,40}\|?\Z").match
 _scheme = re.compile(r"(?:(?i:https?)://|www\.|WWW\.)").match
 _scheme_so_far = re.compile(r"(?:(?i:h(?:t(?:t(?:ps?(?::/{0,2})?)?)?)?)|w{1,3}|W{1,3})\Z").match
+_only_url = re.compile(r"(?i:https?)://[A-Za-z0-9][^\s`]*").fullmatch
 _host = re.compile(r"[A-Za-z0-9.:@%~_-]*").match
 _closers = {
     "*": re.compile(r"(?<![\s*\\])(?:\*|\*{3})(?![*0-9A-Za-z])").search,
@@ -96,7 +97,7 @@ def closes(mark: str, text: str, at: int, *, final: bool) -> bool | None:
 
 
 def code(text: str, at: int, before: str, final: bool) -> Found | None:
-    """`code` within a line is heard as it is written."""
+    """`code` within a line is heard as it is written, but for a URL, which stands there to be copied."""
     end = at
     while end < len(text) and text[end] == "`":
         end += 1
@@ -111,7 +112,8 @@ def code(text: str, at: int, before: str, final: bool) -> Found | None:
         inner = text[end : found.start()]
         if inner[0] == inner[-1] == " " and inner.strip():
             inner = inner[1:-1]
-        return Found(found.end(), inner)
+        alone = url(inner, 0, "", True) if _only_url(inner) else None
+        return Found(found.end(), alone.said if alone is not None and alone.end > 1 else inner)
     return Found(end, ticks) if newline >= 0 or len(text) > most or final else None
 
 
