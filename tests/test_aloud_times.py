@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sounds import AUDIO, PER_WORD, gaps, is_framed, most_ahead, pcm_of, sine, spoken, tones, transcript
 
+from firstword import clock
 from firstword.stages.speak import LEAD
 from firstword.testing import Score, after, cuts, drips, fails, says, script, silent, stalls, talk, then
 from firstword.testing.clock import run
@@ -94,6 +95,23 @@ async def test_a_sentence_is_made_while_the_one_before_is_heard() -> None:
     assert score.sound[0][0] == 0.8
     assert gaps(score.sound) == 0.0
     assert most_ahead(score.sound) <= LEAD + 1e-6
+
+
+async def test_a_voice_is_not_kept_within_a_sentence_while_the_ones_before_are_heard() -> None:
+    """A long reply, half a minute of it made at once: what the voice needs, a process, is free for other calls."""
+    took: list[float] = []
+
+    async def noted(text: str) -> AsyncIterator[bytes]:
+        began = clock.now()
+        for word in text.split():
+            yield tones(word)
+        took.append(clock.now() - began)
+
+    score = await talk(spoken(noted), models=says(FIVE * 30), request=AUDIO)
+
+    assert transcript(score) == FIVE * 30
+    assert (len(took), max(took)) == (30, 0.0)
+    assert most_ahead(score.sound) == pytest.approx(LEAD)
 
 
 async def test_a_voice_that_streams_is_heard_from_its_first_piece() -> None:

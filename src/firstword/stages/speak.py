@@ -27,7 +27,8 @@ log = logging.getLogger("firstword")
 LEAD = 1.0  # seconds of sound that may be on its way before they are heard
 PATIENCE = 0.5  # seconds without another word after which half a sentence is said, when nothing else is to be heard
 MAX_TEXT = 16_000  # signs that wait for the voice; more of them wait at the model
-MAX_SOUND = 10.0  # seconds of sound that wait to be heard
+MAX_SOUND = 10.0  # seconds of sound that wait to be heard, when the next piece of text is given to the voice
+MAX_EARLY = 40.0  # the same within a piece: a voice that waits there keeps what others need as well, as a process
 MAX_WHOLE = 240.0  # seconds of a reply in one piece, which is 10 MB then; and of one piece of text
 
 # Says what a caller hears instead of an error: words, nothing, or None when the error has to be told.
@@ -187,6 +188,7 @@ class _Speech:
         while (text := await self._next_text()) is not None:
             self._cut.begin(text)
             if any(map(str.isalnum, text)):
+                await self._make_room(MAX_SOUND)
                 self._is_saying, self._is_begun, self._lasted = True, False, 0.0
                 self._heard_at = clock.now()
                 await self._voice.say(text.strip(), self._hear_sound, turn=self._turn)
@@ -221,10 +223,14 @@ class _Speech:
             # A turn is done when its last word was heard: its time is for making the reply, not for listening to it.
             turn.adjust(turn_timeout=turn.policy.turn_timeout + sound.seconds)
         self._put(self._cut.add(sound))
-        while turn.stream and len(self._frames) * FRAME_SECONDS > MAX_SOUND:
+        await self._make_room(MAX_EARLY)
+        self._heard_at = clock.now()
+
+    async def _make_room(self, most: float) -> None:
+        """Wait until no more than so many seconds of sound wait to be heard."""
+        while self._turn.stream and len(self._frames) * FRAME_SECONDS > most:
             self._room.clear()
             await self._room.wait()
-            self._heard_at = clock.now()
 
     def _put(self, frames: Sequence[Frame]) -> None:
         self._frames += frames
