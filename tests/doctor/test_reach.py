@@ -112,6 +112,18 @@ async def test_the_path_that_answers_is_found_and_examined(path: str) -> None:
         assert server.requests[-1].path == path
 
 
+@pytest.mark.parametrize(("refusal", "name"), [(401, "key-wanted"), (400, "refuses-the-simplest")])
+async def test_a_path_that_refuses_the_turn_is_there_all_the_same(refusal: int, name: str) -> None:
+    """The URL has no path, and the right one wants a key or a model's name: both faults are told."""
+
+    def refuses(request: Request, reply: Reply) -> Reply:
+        return error(refusal if request.path == "/chat/completions" else 404)
+
+    async with Sick(refuses) as server:
+        found = await examine(Patient(f"http://127.0.0.1:{server.port}", key=KEY), chosen())
+        assert (faults(found), found.code, found.reached) == (["wrong-path", name], 1, True)
+
+
 async def test_old_http_is_told() -> None:
     """A server of the last century."""
 

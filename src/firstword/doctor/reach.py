@@ -353,8 +353,9 @@ async def _first_turn(patient: Patient, reached: Reached, seconds: float) -> Rea
                 continue
             other = await patient.at(path).ask(patient.body(HELLO))
             reached.requests += 1
-            if judge_first(other, patient.secrets) is None:
-                finding, patient, heard = None, patient.at(path), other
+            there = judge_first(other, patient.secrets)
+            if there is None or there.fault in (KEY_WANTED, REFUSES_ALL):  # who refuses a turn is there
+                finding, patient, heard = there, patient.at(path), other
                 reached.findings.append(WRONG_PATH.seen(f"status {heard.status}; POST {path} answers"))
                 break
     if finding is None or finding.fault in (KEY_WANTED, REFUSES_ALL):
