@@ -154,6 +154,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
     "Reasoning": [
         ("<think>Hm.</think>Hello.", "Hello."),
         ("<think>\nHm.\n</think>\n\nHello.", "Hello."),
+        ("<think>Hm.</think># Menu\nSoup", "Menu.\nSoup"),
+        ("<think>Hm.</think>- soup\n- bread", "soup\nbread"),
         ("One. <thinking>Hm.</thinking> Two.", "One. Two."),
         ("One.<reasoning>Hm.</reasoning>Two.", "One. Two."),
         ("One. <think>Hm.", "One. "),

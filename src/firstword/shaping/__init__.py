@@ -291,6 +291,7 @@ class Shaper:
             self._vanish(parts=True)
             if self._eat:
                 self._eat = f"{BLANKS}\n"
+            self._is_fresh = self._markup and self._last[-1:] in ("", "\n")  # the answer's first line begins here
             return end.end()
         tag = text.rfind("<")
         may_close = tag >= 0 and any(each.startswith(text[tag:].lower()) for each in _closing_tags)
