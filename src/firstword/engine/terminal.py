@@ -142,4 +142,4 @@ def _save(player: Player, name: str) -> str:
         Path(name).write_text("".join(f"{line}\n" for line in player.lines), "utf-8")
     except OSError as error:
         raise ConfigError(f"{name!r} cannot be written: {error.strerror}.", hint="name another file") from None
-    return f"saved as {name}: firstword engine --script {name}"
+    return f"saved as {name}. To play it: --script {name}, with the URL or the --serve of this call"
