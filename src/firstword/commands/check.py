@@ -51,7 +51,9 @@ def check(
     except ValueError as error:
         _refuse(str(error))
     if not as_json:
-        typer.echo(f"{patient.shown}: {doctor.cost(checks)} requests, for which its provider may charge you.", err=True)
+        cost = doctor.cost(checks)
+        say = f"{patient.shown}: {cost} {_many('request', cost)}, for which its provider may charge you."
+        typer.echo(say, err=True)
     found = _run(patient, checks, is_insecure=insecure, is_shown=not as_json)
     if as_json:
         typer.echo(json.dumps(told(found), indent=2, ensure_ascii=False))
@@ -209,11 +211,12 @@ def summary(found: Examination) -> str:
 
     counts = [(level, found.count(level)) for level in reversed(Level)]
     words = ", ".join(f"{number} {_many(level.value, number)}" for level, number in counts)
-    return f"{words}. {found.requests} requests." if found.reached else f"{words}. There was nothing to examine."
+    asked = f"{found.requests} {_many('request', found.requests)}."
+    return f"{words}. {asked}" if found.reached else f"{words}. There was nothing to examine."
 
 
 def _many(word: str, number: int) -> str:
-    return f"{word}s" if word in ("error", "warning") and number != 1 else word
+    return f"{word}s" if word in ("error", "warning", "request") and number != 1 else word
 
 
 def _list(checks: list[Check]) -> None:
