@@ -98,7 +98,8 @@ class Webhook:
         headers = read_headers(scope["headers"])
         signature = headers.get(SIGNATURE, "")
         if not may_be_signed(signature):
-            raise InvalidSignature("The event is not signed.", hint="Agora signs it in the header Agora-Signature-V2")
+            what = "The signature is no HMAC-SHA256 in hex." if signature else "The event is not signed."
+            raise InvalidSignature(what, hint="Agora signs it in the header Agora-Signature-V2")
         body = await read_body(receive, headers, None, limit=MAX_EVENT, within=BODY_TIMEOUT)
         check = (is_signed, body, signature, self._secret)
         if not (await in_thread(*check) if len(body) > AT_ONCE else is_signed(*check[1:])):
