@@ -38,7 +38,8 @@ class Wire:
         try:
             origin, _ = split(setup.url)
         except ConfigError:
-            raise ConfigError("That is not an http or https URL.", hint=f"write it like {URL}") from None
+            hint = f"write it like {URL}; a file of yours wants --serve"
+            raise ConfigError("That is not an http or https URL.", hint=hint) from None
         named = {
             "content-type": "application/json",
             "accept": "text/event-stream",
