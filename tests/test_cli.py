@@ -20,6 +20,7 @@ from caller import turn
 from command import Process
 from conftest import ROOT
 
+from firstword import __version__
 from firstword.testing import Upstream, script
 
 FIRSTWORD = str(Path(sys.executable).parent / "firstword")
@@ -252,6 +253,12 @@ def test_a_file_that_is_no_python_shows_the_line(run: Run, tmp_path: Path) -> No
     assert process.ends() == 1
     assert 'mine.py", line 2' in process.output and "SyntaxError: " in process.output
     assert process.output.count("  File ") == 1
+
+
+def test_the_command_tells_its_version(run: Run) -> None:
+    """Somebody reports a mistake, and is asked which version it is."""
+    process = run(FIRSTWORD, "--version")
+    assert process.ends() == 0 and process.output == f"firstword {__version__}\n"
 
 
 @pytest.mark.parametrize(

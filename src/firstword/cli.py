@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from . import __version__
 from .app import App
 from .commands import agent, webhook
 from .commands.check import check
@@ -23,8 +24,18 @@ cli = typer.Typer(
 )
 
 
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"firstword {__version__}")
+        raise typer.Exit
+
+
 @cli.callback()
-def _firstword() -> None:
+def _firstword(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """firstword: the custom LLM server for voice agents."""
 
 
