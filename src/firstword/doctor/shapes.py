@@ -87,7 +87,7 @@ def _agora(patient: Patient) -> Body:
         said("Tell me a joke", **spoken),
         said("Why did the ", "assistant", turn_id=2, timestamp=1767000011000, metadata={"source": "llm", **cut}),
         said("Are you still there?", "assistant", turn_id=3, timestamp=1767000030000, metadata={"source": "silence"}),
-        said("A story instead", turn_id=4, timestamp=1767000035000, metadata={"source": "asr", "user": "1002"}),
+        said("Another one, please", turn_id=4, timestamp=1767000035000, metadata={"source": "asr", "user": "1002"}),
         turn_id=4,
         timestamp=1767000035000,
         interruptable=True,
