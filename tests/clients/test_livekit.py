@@ -279,7 +279,7 @@ def test_a_guess_is_superseded_by_the_turn_itself(livekit: Program, plain: str, 
     """Preemptive generation, where the app says which session it is: LiveKit does not send the older one again."""
     user = uuid4().hex
     scripts = [script.stalls_after("Once upon"), SAID, script.refuses(500)]
-    body = {"scripts": scripts, "session_id": user, "turn_id": 1}
+    body = {"scripts": scripts, "session_id": user}
     heard = livekit("speculates", url=plain, user=user, body=body)
 
     assert heard["words"] == "It rains, and it is noon." and heard["error"] is None
