@@ -290,6 +290,7 @@ class Decoder:
             choice = {"index": index, "delta": {}, "finish_reason": reason}
             chunks.append(Chunk({**self._stencil, "id": self._id, "choices": [choice]}))
             self._finished.add(index)
+        self.finished = True
         return chunks
 
 
