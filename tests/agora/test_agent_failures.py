@@ -173,12 +173,19 @@ def test_the_old_token_builder_is_told_off(types: Typed, tmp_path: Path, monkeyp
     assert result.exit_code == 1 and "pip uninstall agora-token-builder" in result.output
 
 
+def _hears_ctrl_c() -> None:
+    """A shell's background job, as a whole CI run may be, is deaf to CTRL+C, and so is what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_while_it_starts_says_that_it_may_run(tmp_path: Path, api: Agora) -> None:
     """The real command in a process of its own, while the agent still starts: it is not lost."""
     api.statuses = ["STARTING"]
     known = {**os.environ, **BOTH, **PIPE, "AGORA_AGENTS_API_BASE_URL": api.url, "XDG_STATE_HOME": str(tmp_path)}
     command = [str(Path(sys.executable).parent / "firstword"), "agent", "start", "--url", URL, "--wait"]
-    process = subprocess.Popen(command, env=known, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=known, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=_hears_ctrl_c
+    )
     deadline = time.monotonic() + 30
     while len(api.asked) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
