@@ -17,7 +17,7 @@ from ..errors import ActionError
 from ..message import Message, words
 from ..turn import Turn
 from . import Asked
-from .openai import OpenAI, aside, check, identity
+from .openai import OpenAI, aside, check, fields, identity
 
 # `vendor: custom` adds these to the root; the rest are the keys that integrators put into `llm.params`, or into the
 # URL's query, to say who is on the line.
@@ -60,7 +60,7 @@ class Agora(OpenAI):
             engine=engine,
             source=identity(_metadata(last).get("source")),
             speakers=_speakers(last),
-            presence=_object(_object(engine.get("context")).get("presence")),
+            presence=fields(fields(engine.get("context")).get("presence")),
             past=partial(_history, list(messages), marks) if marks else None,
             **_identity(engine, marks),
         )
@@ -102,7 +102,7 @@ def _flatten_params(body: Json) -> None:
 
 def _identity(engine: Json, marks: Sequence[Json]) -> Json:
     """Return what the turn knows of who is on the line; nothing, as a rule, of a client that is no engine."""
-    context = _object(engine.get("context"))
+    context = fields(engine.get("context"))
     number = engine.get("turn_id")
     if not _is_number(number) and marks:
         number = marks[-1].get("turn_id")  # it stands at the root as well, but for an engine that leaves it out
@@ -147,7 +147,7 @@ def _message(item: Json, mark: Mapping[str, Any]) -> Message:
 
 
 def _metadata(mark: Mapping[str, Any]) -> Json:
-    return _object(mark.get("metadata"))
+    return fields(mark.get("metadata"))
 
 
 def _speakers(mark: Mapping[str, Any]) -> tuple[str, ...]:
@@ -165,10 +165,6 @@ def _seconds(value: Any) -> float | None:
 
 def _is_number(value: Any) -> bool:
     return type(value) is int
-
-
-def _object(value: Any) -> Json:
-    return value if isinstance(value, dict) else {}
 
 
 platform = Agora()

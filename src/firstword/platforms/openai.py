@@ -114,11 +114,15 @@ def identity(value: Any) -> str | None:
     return str(value) if type(value) in (str, int) and value != "" else None
 
 
+def fields(value: Any) -> dict[str, Any]:
+    """Return an object's fields; none of what is no object, as what an engine sends may be."""
+    return value if isinstance(value, dict) else {}
+
+
 def first(value: Any, names: Sequence[str]) -> str | None:
     """Return the identity that stands first under one of these names; None when `value` is no object that has one."""
-    if not isinstance(value, dict):
-        return None
-    return next((found for name in names if (found := identity(value.get(name)))), None)
+    there = fields(value)
+    return next((found for name in names if (found := identity(there.get(name)))), None)
 
 
 def taken(body: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..errors import ActionError
 from ..turn import Turn
 from . import Asked
 from ._tools import fitted, listed, properties
-from .openai import OpenAI, check, identity, taken
+from .openai import OpenAI, check, fields, identity, taken
 
 ENGINE_FIELDS = frozenset({"call", "phoneNumber", "customer", "metadata", "assistant", "timestamp"})
 APOLOGY = "Sorry, I did not get that. Could you say it again?"
@@ -35,8 +35,8 @@ class Vapi(OpenAI):
         """Return the turn; the body is taken over. Raises BadRequest that names the field."""
         check(asked.body)
         engine = taken(asked.body, ENGINE_FIELDS)
-        call, customer = _object(engine.get("call")), _object(engine.get("customer"))
-        customer = customer or _object(call.get("customer"))
+        call, customer = fields(engine.get("call")), fields(engine.get("customer"))
+        customer = customer or fields(call.get("customer"))
         return asked.turn(
             "vapi",
             engine=engine,
@@ -72,17 +72,13 @@ def _transfer(schema: Mapping[str, Any], action: Action, known: dict[str, Any]) 
             hint="list its destinations in the settings of the assistant",
         )
     destination: Any = action.number or action.address or action.to
-    if _object(named["destination"]).get("type") == "object":
+    if fields(named["destination"]).get("type") == "object":
         destination = {"type": "assistant", "assistantName": action.to}
         if action.number:
             destination = {"type": "number", "number": action.number}
         elif action.address:
             destination = {"type": "sip", "sipUri": action.address}
     return fitted(TRANSFER, schema, {**known, "destination": destination})
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 platform = Vapi()
