@@ -118,7 +118,7 @@ async def test_agora_s_engine_has_nothing_to_say_of_it(
 async def test_a_revised_turn_supersedes_under_the_same_number(caller: Caller, upstream: Upstream, marker: str) -> None:
     """The engine has understood one more word; the number is the same."""
     async with caller.dials(body_of(marker, STALLS, SAID)) as first:
-        await first.hears_word("It")
+        await first.hears_word('" is"')
         second = await caller.hears(body_of(marker, STALLS, SAID, messages=turn("Hello again")["messages"]))
         heard = await rest_of(first)
 
