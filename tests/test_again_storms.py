@@ -76,7 +76,7 @@ async def test_each_is_closed_by_the_caller(
     body = turn(user=marker, scripts=[STALLS] * (TIMES - 1) + [SAID], **ENGINES[engine](marker))
     for count in range(1, TIMES):
         async with caller.dials(body) as call:
-            await (call.hears_word("is") if heard == "words" else upstream.wait_asked(marker, count))
+            await (call.hears_word('" is"') if heard == "words" else upstream.wait_asked(marker, count))
             call.hangs_up()
     last = await caller.hears(body)
 

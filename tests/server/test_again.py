@@ -106,7 +106,7 @@ async def test_agora_s_engine_has_nothing_to_say_of_it(
     silent = script.stalls_after(words) if words else script.never_answers()
     body = body_of(marker, silent, SAID, stream=stream)
     async with caller.dials(body) as first:
-        await (first.hears_word("is") if words and stream else upstream.wait_asked(marker))
+        await (first.hears_word('" is"') if words and stream else upstream.wait_asked(marker))
         second = await caller.hears(body_of(marker, silent, SAID))
         heard = await rest_of(first)
 

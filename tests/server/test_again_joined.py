@@ -104,7 +104,7 @@ async def test_the_first_one_leaves_and_the_second_stays(line: Line, upstream: U
     """The turn lives on, and is nobody's barge-in; hooks get the whole of it."""
     body = body_of(marker, SLOWLY)
     async with line.caller.dials(body) as first:
-        await first.hears_word("is")
+        await first.hears_word('" is"')
         async with line.caller.dials(body) as second:
             await second.hears_word("noon")
             first.hangs_up()
@@ -124,11 +124,11 @@ async def test_the_last_one_to_leave_ends_the_turn(line: Line, upstream: Upstrea
 
     body = body_of(marker, script.stalls_after("It is"))
     async with line.caller.dials(body) as first, line.caller.dials(body) as second:
-        await first.hears_word("is")
-        await second.hears_word("is")
+        await first.hears_word('" is"')
+        await second.hears_word('" is"')
         first.hangs_up()
         async with line.caller.dials(body) as third:
-            await third.hears_word("is")
+            await third.hears_word('" is"')
             second.hangs_up()
             await asyncio.to_thread(line.served.run, one_is_left)
             assert upstream.seen(marker, until="now")[0].closed is None
@@ -218,8 +218,8 @@ async def test_a_revised_turn_supersedes_all_who_hear_the_older(line: Line, upst
     """The same number with other words is no repeat: nobody hears on, and the model is let go of first."""
     body = body_of(marker, script.stalls_after("It is"), SLOWLY)
     async with line.caller.dials(body) as first, line.caller.dials(body) as second:
-        await first.hears_word("is")
-        await second.hears_word("is")
+        await first.hears_word('" is"')
+        await second.hears_word('" is"')
         third = await line.caller.hears({**body, "messages": turn("Hello again")["messages"]})
         older = [await rest_of(each) for each in (first, second)]
 

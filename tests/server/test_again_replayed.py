@@ -186,7 +186,7 @@ async def test_what_is_not_whole_is_not_replayed(
     body = body_of(marker, half, half, AGAIN) if half is HALF["refused"] else body_of(marker, half, AGAIN)
     async with caller.dials(body) as call:
         if half is HALF["left"]:
-            await call.hears_word("is")
+            await call.hears_word('" is"')
             call.hangs_up()
         async for _ in call.listens():
             pass
