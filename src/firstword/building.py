@@ -29,6 +29,8 @@ from .rounds.jobs import Jobs
 from .rounds.toolbox import Toolbox, knows_strict
 from .rounds.use import Limits
 from .server import Bounds, Server
+from .server.afterwards import Afterwards
+from .server.pages import Pages
 from .server.reading import AUTO, Place, Reader, places
 from .server.webhook import Webhook
 from .stages.act import Actions, act
@@ -153,14 +155,17 @@ class Built:
             reader=Reader(settings.platform, written.sessions, written.policy),
             gate=written.gate,
             bounds=Bounds(settings.max_body, settings.body_timeout),
-            info=self.roster,
-            counts=counts,
-            after=self._finish if written.after else None,
-            actions=Actions(self.transport, settings.agora()) if written.may_act else None,
+            pages=Pages(written.gate, self.roster, counts),
+            afterwards=Afterwards(
+                counts,
+                after=self._finish if written.after else None,
+                actions=Actions(self.transport, settings.agora()) if written.may_act else None,
+                webhook=self._webhook,
+                debug=settings.debug,
+            ),
             webhook=self._webhook,
             tidy=_tidy(settings),
             resent=settings.resent,
-            debug=settings.debug,
         )
         self._warming: asyncio.Future[None] | None = None  # of the voice
         if settings.warm:

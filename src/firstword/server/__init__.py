@@ -10,19 +10,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from .. import clock
 from ..admission import Gate
 from ..clock import Timer, timeout, was_cancelled
-from ..errors import Error, MethodNotAllowed, RequestError, Superseded, UpstreamSilent
-from ..mistakes import log_mistake
+from ..errors import Error, MethodNotAllowed, RequestError, UpstreamSilent
 from ..platforms import Asked
-from ..telemetry import Counts
 from ..turn import CallNext, Seen, Send, Turn, nothing
+from .afterwards import Afterwards
 from .again import Repeats, Sending, rule
 from .apology import left_to_say, said_instead
-from .pages import Info, Pages
+from .pages import Pages
 from .reading import Reader
 from .request import Gone, read_body, read_headers, read_json, read_query
 from .routes import CHAT, CHAT_PATHS, EVENTS, PLAIN, Route, route
@@ -35,16 +34,10 @@ log = logging.getLogger("firstword")
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Writer: TypeAlias = EventWriter | ObjectWriter
-AfterTurn: TypeAlias = Callable[[Turn], Awaitable[None]]
-
-LINE = "turn ended id=%s status=%d outcome=%s first_word=%.4f seconds=%.4f%s"
 
 # The ASGI extension of our own protocol: its exchange, which a turn may write to and hear of a hang-up from.
 EXCHANGE = "firstword.exchange"
 
-MAX_NAME = 100  # signs of a model's name in the log
-
-JOBS_TIMEOUT = 10.0  # seconds that the jobs of turns that are over get when the server stops
 FAIL_TIMEOUT = 1.0  # seconds to tell a caller that the turn failed; one who does not read is left
 
 
@@ -56,18 +49,8 @@ class Bounds:
     body_timeout: float
 
 
-class Actions(Protocol):
-    """What lets a turn ask to end or transfer its call."""
-
-    def begin(self, turn: Turn) -> None:
-        """Take a turn that begins."""
-
-    async def finish(self, turn: Turn) -> None:
-        """Do what is left to do of the `deed` of a turn whose reply was sent."""
-
-
 class Server:
-    """The ASGI application. `handler` answers turns; `after` hears of each one that is over; `tidy`: see there.
+    """The ASGI application. `handler` answers turns, `pages` all else; `afterwards` hears of each turn that is over.
 
     resent: what a turn that is sent again does, "supersede", "join" or "none"; "auto" is the platform's own rule.
     """
@@ -79,28 +62,27 @@ class Server:
         reader: Reader,
         gate: Gate,
         bounds: Bounds,
-        info: Info,
-        counts: Counts,
-        after: AfterTurn | None = None,
-        actions: Actions | None = None,
+        pages: Pages,
+        afterwards: Afterwards,
         webhook: Webhook | None = None,
         tidy: Callable[[Turn], None] | None = None,
         resent: str = "auto",
-        debug: bool = False,
     ) -> None:
         self._handler = handler
         self._reader = reader
         self._repeats = None if resent == "none" else Repeats(self._ask, rule(resent))
         self._gate = gate
         self._bounds = bounds
-        self._after = after
-        self._actions = actions
+        self._pages = pages
+        self._afterwards = afterwards
         self._webhook = webhook
         self._tidy = tidy
-        self._debug = debug
-        self._counts = counts
-        self._pages = Pages(gate, info, counts)
-        self._jobs: set[asyncio.Task[None]] = set()
+
+    async def drain(self) -> None:
+        """Wait for the jobs of turns that are over, and end those that take too long."""
+        if self._repeats is not None:
+            self._repeats.close()
+        await self._afterwards.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: ASGISend) -> None:
         if scope["type"] == "http":
@@ -121,16 +103,6 @@ class Server:
     def _ask(self, turn: Turn, send: Send) -> Awaitable[None]:
         return self._handler(turn, send)  # looked up now: tests put another around it
 
-    async def drain(self) -> None:
-        """Wait for the jobs of turns that are over, and end those that take too long."""
-        if self._repeats is not None:
-            self._repeats.close()
-        if self._jobs:
-            _, late = await asyncio.wait(self._jobs, timeout=JOBS_TIMEOUT)
-            for job in late:
-                job.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
     async def _chat_completions(
         self, scope: Scope, receive: Receive, send: ASGISend, where: Route, received: float
     ) -> None:
@@ -145,7 +117,7 @@ class Server:
             return
         except Exception as error:
             # A platform of somebody else's; what it says may hold a caller's words.
-            self._log_bug(None, error)
+            self._afterwards.log_bug(None, error)
             mistake = Error("The server made a mistake.", hint="its operator finds it in the log")
             await send_json(send, mistake.status, mistake.body(), {})
             return
@@ -166,13 +138,13 @@ class Server:
         if failure is not None:
             await self._fail(turn, writer)
         turn.flush = nothing  # the writer knows the turn: all is let go of at once, without the collector
-        self._end(turn, writer.status, hung_up=cut is Cut.LEFT)
+        self._afterwards.end(turn, writer.status, hung_up=cut is Cut.LEFT)
 
     def _writer(self, turn: Turn, send: ASGISend, exchange: Exchange | None, sending: Sending | None) -> Writer:
         keep = None if sending is None else sending.keep
         if not turn.stream:
             return ObjectWriter(turn, send, keep=keep)
-        if self._after is not None:
+        if self._afterwards.keeps_replies:
             keep = both(turn.reply.chunks.append, keep)
         return EventWriter(turn, send, exchange, keep=keep)
 
@@ -243,8 +215,7 @@ class Server:
             self._tidy(turn)
         turn.timeline.admitted = admitted
         turn.timeline.prepared = clock.now()
-        if self._actions is not None:
-            self._actions.begin(turn)
+        self._afterwards.expect(turn)
         return turn
 
     async def _answer(self, turn: Turn, writer: Writer, sending: Sending | None) -> Cut | None:
@@ -264,7 +235,7 @@ class Server:
             # A cancellation that nobody asked of this turn is somebody else's, as of a search in a hook.
             if isinstance(error, asyncio.CancelledError) and was_cancelled():
                 raise
-            self._log_bug(turn, error)
+            self._afterwards.log_bug(turn, error)
             hint = f"its operator finds it in the log as {turn.id}"
             turn.error = Error("The server made a mistake.", hint=hint)
         await self._fail(turn, writer)
@@ -285,64 +256,6 @@ class Server:
                     await writer.conclude(words)
         except (Exception, Gone):
             log.info("caller does not read id=%s", turn.id)
-
-    def _end(self, turn: Turn, status: int, *, hung_up: bool) -> None:
-        """Note the end of a turn, and start what comes after it, off the reply's path."""
-        timeline = turn.timeline
-        timeline.ended = clock.now()
-        spoke = -1.0 if timeline.spoke is None else timeline.spoke - timeline.received
-        error = turn.error
-        outcome = "hung_up" if hung_up else "answered" if error is None else error.code or error.type
-        if isinstance(error, Superseded) and not turn.again:
-            turn.again = "superseded"
-        self._counts.note(turn, outcome)
-        if self._webhook is not None:
-            self._webhook.note(turn)
-        level = logging.INFO if error is None or turn.again == "superseded" else logging.WARNING
-        if log.isEnabledFor(level):
-            seconds = timeline.ended - timeline.received
-            facts = (turn.id, status, outcome, spoke, seconds, "" if turn.is_plain else _more_facts(turn))
-            # Made by hand: to look up which line of which file logs, as `log.log` does, costs as much as all the rest.
-            log.handle(log.makeRecord(log.name, level, "", 0, LINE, facts, None))
-        turn.judge = None
-        if self._after is not None and not turn.is_repeat:
-            self._start(self._after, turn)
-        if turn.deed is not None and self._actions is not None and outcome == "answered":
-            self._start(self._actions.finish, turn)
-
-    def _start(self, after: AfterTurn, turn: Turn) -> None:
-        job = asyncio.create_task(self._run_after(after, turn))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
-
-    async def _run_after(self, after: AfterTurn, turn: Turn) -> None:
-        try:
-            await after(turn)
-        except Exception as error:
-            self._log_bug(turn, error)
-
-    def _log_bug(self, turn: Turn | None, error: BaseException) -> None:
-        """Log where a mistake was made; what it says may be a caller's words, so only on request."""
-        log_mistake(f"mistake id={turn.id if turn is not None else ''}", error, debug=self._debug)
-
-
-def _more_facts(turn: Turn) -> str:
-    """Return what else the log says of a turn that was not plain: who was asked, what was said by us, what failed."""
-    facts = [f"asked={','.join(_one_word(attempt.model) for attempt in turn.attempts)}"] if turn.attempts else []
-    facts += [f"model={_one_word(turn.answered_by)}"] if turn.answered_by else []
-    facts += [f"tools={len(turn.called)}"] if turn.called else []
-    facts += ["aloud"] if turn.aloud is not None else []
-    facts += [name for name in ("filled", "apologised") if getattr(turn, name)]
-    facts += [turn.again] if turn.is_repeat else []
-    facts += ["truncated"] if turn.reply.truncated else []
-    facts += [f"stalls={turn.stalls}"] if turn.stalls else []
-    facts += [f"host={turn.error.detail}"] if turn.error is not None and turn.error.detail else []
-    return "".join(f" {fact}" for fact in facts)
-
-
-def _one_word(name: str) -> str:
-    """Return a model's name as one word of a line: without a list of models it is whatever the caller wrote."""
-    return "".join(sign if sign.isprintable() and sign not in " ,=" else "?" for sign in name[:MAX_NAME])
 
 
 def _echoing(turn: Turn, send: Send) -> Send:
