@@ -77,8 +77,8 @@ def test_without_a_key_of_its_own_the_server_passes_the_callers_on() -> None:
     """Also when there is none: the provider, or a local one that wants no key, is to judge."""
     gate = Gate([], holds_key=False, open_to_all=False)
 
-    assert gate.admit({"authorization": "Bearer sk-1"}, AWAY) == "sk-1"
-    assert gate.admit({}, AWAY) is None
+    assert gate.admit({"authorization": "Bearer sk-1"}, AWAY).key == "sk-1"
+    assert gate.admit({}, AWAY).key is None
     gate.check_bind("0.0.0.0")
 
 
@@ -86,8 +86,8 @@ def test_a_gate_key_lets_in_and_goes_no_further() -> None:
     """Two keys, either is good; spaces around one in the settings are not part of it."""
     gate = Gate(["one", " two "], holds_key=True, open_to_all=False)
 
-    assert [gate.admit({"authorization": f"Bearer {key}"}, AWAY) for key in ("one", "two")] == [None, None]
-    assert gate.admit({"x-api-key": "one"}, None) is None
+    assert [gate.admit({"authorization": f"Bearer {key}"}, AWAY).key for key in ("one", "two")] == [None, None]
+    assert gate.admit({"x-api-key": "one"}, None).key is None
     for wrong in ({}, {"authorization": "Bearer three"}, {"authorization": "Bearer on"}, {"api-key": "one,two"}):
         with pytest.raises(Unauthorized):
             gate.admit(wrong, LOCAL)
@@ -104,7 +104,7 @@ def test_an_open_server_does_not_look_at_keys() -> None:
     """Somebody else guards the door, and their Authorization header is theirs."""
     gate = Gate([], holds_key=True, open_to_all=True)
 
-    assert gate.admit({"authorization": "Basic dXNlcjpwYXNz", "x-forwarded-for": "1.2.3.4"}, AWAY) is None
+    assert gate.admit({"authorization": "Basic dXNlcjpwYXNz", "x-forwarded-for": "1.2.3.4"}, AWAY).key is None
     gate.check_bind("0.0.0.0")
 
 
@@ -124,8 +124,8 @@ HELD_ONLY = Gate([], holds_key=True, open_to_all=False)
 )
 def test_a_held_key_serves_this_machine(host: str, client: Any) -> None:
     """Whatever key the caller sends; a Unix socket has no client address."""
-    assert HELD_ONLY.admit({"host": host, "authorization": "Bearer any thing"}, client) is None
-    assert HELD_ONLY.admit({"host": host, "origin": f"http://{host}"}, client) is None
+    assert HELD_ONLY.admit({"host": host, "authorization": "Bearer any thing"}, client).key is None
+    assert HELD_ONLY.admit({"host": host, "origin": f"http://{host}"}, client).key is None
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_listening_beyond_this_machine_with_a_held_key_is_refused(host: str, loc
 
 def test_an_empty_key_is_no_key() -> None:
     """`App(api_key=os.getenv("MY_KEY", ""))` where it is not set: callers bring their own."""
-    assert App(api_key="").gate.admit({"authorization": "Bearer sk-1"}, AWAY) == "sk-1"
+    assert App(api_key="").gate.admit({"authorization": "Bearer sk-1"}, AWAY).key == "sk-1"
 
 
 # --- end to end --------------------------------------------------------------------------------------------

@@ -346,8 +346,8 @@ async def test_turns_that_do_not_end_are_ended_when_the_drain_is_over(
     run: Run, tmp_path: Path, upstream: Upstream, more: list[str]
 ) -> None:
     """One model has stalled, one never spoke; after the drain (here 1 s) the callers are told, and nothing is left."""
-    (tmp_path / "mine.py").write_text(f"import firstword.serving\nfirstword.serving.SHUTDOWN_TIMEOUT = 1.0\n{MINE}")
-    process = run(FIRSTWORD, "serve", "mine.py", *LOCAL, *more)
+    (tmp_path / "mine.py").write_text(MINE)
+    process = run(FIRSTWORD, "serve", "mine.py", *LOCAL, *more, FIRSTWORD_DRAIN_TIMEOUT="1")
     caller, marker = process.caller(), f"cli-drain{more}"
     stalled, silent = (
         asyncio.create_task(caller.says(script=steps, user=marker))

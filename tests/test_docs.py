@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 import typer
 from conftest import ROOT
+from pydantic_settings import BaseSettings
 
 from firstword import errors
 from firstword.cli import cli
 from firstword.settings import Settings
+from firstword.settings.brain import Brain
+from firstword.settings.running import Running
 
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README-CN.md"
+RUNNING = ROOT / "docs" / "running.md"
 BOTH = pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
 
 # What a server that holds a key and no gate keys says when it does not start.
@@ -51,22 +55,40 @@ def headings(readme: Path) -> list[str]:
     return re.findall(r"^#+(?= )", text, re.MULTILINE)
 
 
+def names_of(settings: type[BaseSettings]) -> list[str]:
+    """Return the names outside of these settings."""
+    return [
+        getattr(field.validation_alias, "choices", [f"FIRSTWORD_{name.upper()}"])[0]
+        for name, field in settings.model_fields.items()
+    ]
+
+
 @BOTH
 def test_every_setting_stands_in_the_table(readme: Path) -> None:
     """Somebody adds a setting: its name outside, its default and its meaning, in the order of the code."""
     shown = rows(readme, r"`(LLM|FIRSTWORD|AGORA)_[A-Z_]+`")
-    names = [
-        getattr(field.validation_alias, "choices", [f"FIRSTWORD_{name.upper()}"])[0]
-        for name, field in Settings.model_fields.items()
-    ]
-    assert [row[0].strip("`") for row in shown] == names
+    assert [row[0].strip("`") for row in shown] == names_of(Brain)
     assert all(len(row) == 3 and all(row) for row in shown)
+
+
+def test_every_setting_of_the_operator_stands_in_the_guide() -> None:
+    """Somebody adds one: docs/running.md has its name, its default and the words of the code, in the code's order."""
+    shown = rows(RUNNING, r"`FIRSTWORD_[A-Z_]+`")
+    told = [str(field.description).rstrip(".") for field in Running.model_fields.values()]
+    assert [row[0].strip("`") for row in shown] == names_of(Running)
+    assert [row[2][: len(text)] for row, text in zip(shown, told, strict=True)] == told
+    assert all(len(row) == 3 and all(row) for row in shown)
+
+
+def test_a_setting_is_of_one_kind() -> None:
+    """It is the brain's or the operator's, and stands in one table."""
+    assert list(Settings.model_fields) == [*Brain.model_fields, *Running.model_fields]
 
 
 def test_a_setting_is_explained_in_the_words_of_the_code() -> None:
     """A description is changed in the code; the README must not tell the old one."""
     shown = [row[2] for row in rows(ENGLISH, r"`(LLM|FIRSTWORD|AGORA)_[A-Z_]+`")]
-    told = [str(field.description).rstrip(".") for field in Settings.model_fields.values()]
+    told = [str(field.description).rstrip(".") for field in Brain.model_fields.values()]
     assert [text[: len(start)] for text, start in zip(shown, told, strict=True)] == told
 
 

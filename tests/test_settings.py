@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from firstword import App, ConfigError, Model
 from firstword.settings import Settings, load, proxy_url
+from firstword.settings.running import Running
 
 # Every setting: its name outside, the text that is set there, what it means; and another value, given to the App.
 SETTINGS: list[tuple[str, str, str, Any, Any]] = [
@@ -55,6 +56,8 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("voice_api_key", "FIRSTWORD_VOICE_API_KEY", "sk-one", SecretStr("sk-one"), "sk-two"),
     ("warm", "FIRSTWORD_WARM", "false", False, True),
     ("debug", "FIRSTWORD_DEBUG", "1", True, False),
+    # What is the operator's alone: settings/running.py
+    ("drain_timeout", "FIRSTWORD_DRAIN_TIMEOUT", "20", 20.0, 30.0),
 ]
 EACH = pytest.mark.parametrize(("field", "name", "text", "meant", "other"), SETTINGS, ids=[row[0] for row in SETTINGS])
 
@@ -116,8 +119,8 @@ def test_empty_means_unset(
 
 @EACH
 def test_every_setting_can_be_given_to_the_app(field: str, name: str, text: str, meant: Any, other: Any) -> None:
-    """`App(...)` takes them all, but for where it listens: that is `run`'s to say."""
-    if field in ("host", "port"):
+    """`App(...)` takes the brain's, but for where it listens: that is `run`'s to say. The rest is the operator's."""
+    if field in ("host", "port") or field in Running.model_fields:
         with pytest.raises(TypeError):
             App(**{field: other})
     elif field == "models":  # an App takes Models as well

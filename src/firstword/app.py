@@ -254,7 +254,9 @@ class App:
         """Serve until CTRL+C. Raises SystemExit with a sentence when the configuration is wrong."""
         from .serving import serve
 
-        serve(self, host=host or self.settings.host, port=self.settings.port if port is None else port)
+        settings = self.settings
+        port = settings.port if port is None else port
+        serve(self, host=host or settings.host, port=port, drain_timeout=settings.drain_timeout)
 
     # --- the ASGI side -----------------------------------------------------------------------------
 

@@ -64,28 +64,31 @@ def serve_command(
         app = load(file) if file else App()
         host = host or app.settings.host
         port = app.settings.port if port is None else port
+        drain = app.settings.drain_timeout
         app.gate.check_bind(host)
         if file is None:
             typer.echo(f"No {DEFAULT_FILE} here: serving the plain relay.", err=True)
         if workers == 1 and not reload:
-            serve(app, host=host, port=port, public_url=public_url)
+            serve(app, host=host, port=port, drain_timeout=drain, public_url=public_url)
             return
         check_free(host, port)
         say_how(port, public_url)
         if reload:
-            _serve_reloading(file, host, port)
+            _serve_reloading(file, host, port, drain)
         else:
-            serve_workers(partial(load, file) if file else App, host=host, port=port, workers=workers)
+            make = partial(load, file) if file else App
+            serve_workers(make, host=host, port=port, workers=workers, drain_timeout=drain)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
 
 
-def _serve_reloading(file: Path | None, host: str, port: int) -> None:
+def _serve_reloading(file: Path | None, host: str, port: int, drain_timeout: float) -> None:
     """Let uvicorn start another process, which imports the App for itself, and start it again after a change."""
     import uvicorn
 
+    more = options(drain_timeout)
     if file is None:
-        uvicorn.run("firstword:App", factory=True, host=host, port=port, reload=True, **options())
+        uvicorn.run("firstword:App", factory=True, host=host, port=port, reload=True, **more)
     else:
         folder = str(file.resolve().parent)
         uvicorn.run(
@@ -95,7 +98,7 @@ def _serve_reloading(file: Path | None, host: str, port: int) -> None:
             port=port,
             reload=True,
             reload_dirs=[folder],
-            **options(),
+            **more,
         )
 
 

@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import logging
+import math
 import socket
 import sys
 import traceback
@@ -17,8 +18,8 @@ from urllib.parse import urlsplit
 from .admission import Gate, is_loopback
 from .errors import ConfigError
 
+DRAIN_TIMEOUT = 10.0  # seconds; see `options`
 KEEP_ALIVE = 75.0  # seconds; a voice engine's next turn comes after the caller has listened and spoken
-SHUTDOWN_TIMEOUT = 10.0  # seconds that running turns get when the server is told to stop
 
 
 class Servable(Protocol):
@@ -32,7 +33,9 @@ class Servable(Protocol):
         """Answer, as ASGI."""
 
 
-def serve(app: Servable, *, host: str, port: int, public_url: str | None = None) -> None:
+def serve(
+    app: Servable, *, host: str, port: int, public_url: str | None = None, drain_timeout: float = DRAIN_TIMEOUT
+) -> None:
     """Serve one App in this process until it is told to stop.
 
     Raises SystemExit, with a sentence and a hint, when that would not be safe or the port is taken.
@@ -45,10 +48,10 @@ def serve(app: Servable, *, host: str, port: int, public_url: str | None = None)
         say_how(port, public_url)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
-    uvicorn.run(app, host=host, port=port, **options())
+    uvicorn.run(app, host=host, port=port, **options(drain_timeout))
 
 
-def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers: int) -> None:
+def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers: int, drain_timeout: float) -> None:
     """Serve from several processes, each with an App of its own from `load`, until this one is told to stop.
 
     uvicorn's supervisor replaces a worker that dies. Raises SystemExit when a worker cannot even start.
@@ -57,7 +60,8 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
-    config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **options())
+    more = options(drain_timeout)
+    config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **more)
     listener = config.bind_socket()
     # Elsewhere than on Linux, connections are not spread among sockets that share a port.
     supervisor = Multiprocess(config, [WorkerSocket.of(listener) if sys.platform == "linux" else listener])
@@ -131,8 +135,11 @@ class Line(logging.Formatter):
         return f"{record.levelname + ':':<9} {record.getMessage()}"
 
 
-def options() -> dict[str, Any]:
-    """Return how uvicorn is set up for voice: one quiet log, connections kept between a caller's turns."""
+def options(drain_timeout: float = DRAIN_TIMEOUT) -> dict[str, Any]:
+    """Return how uvicorn is set up for voice: one quiet log, connections kept between a caller's turns.
+
+    drain_timeout: seconds that turns in progress get to end when the server is told to stop.
+    """
     from uvicorn.config import LOGGING_CONFIG
 
     from .server.protocol import VoiceProtocol
@@ -152,7 +159,7 @@ def options() -> dict[str, Any]:
         "server_header": False,
         "proxy_headers": False,  # who a caller is must not be for the caller to say
         "timeout_keep_alive": int(KEEP_ALIVE),
-        "timeout_graceful_shutdown": int(SHUTDOWN_TIMEOUT),
+        "timeout_graceful_shutdown": math.ceil(drain_timeout),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from . import clock
 from .action import Action, Deed
+from .admission.grant import NOBODY, Grant
 from .chunk import Chunk
 from .errors import ActionError, Error
 from .message import Message, words
@@ -138,6 +139,7 @@ class Turn:
     request: dict[str, Any]
     stream: bool = True
     key: str | None = None  # the caller's own key for the provider; None when the server holds the key
+    grant: Grant = NOBODY  # what the gate lets this caller do
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
     query: Mapping[str, str] = field(default_factory=dict)
     path: str = "/chat/completions"

@@ -204,13 +204,14 @@ class Server:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{CHAT} takes POST.", allow=["POST"])
         headers = read_headers(scope["headers"])
-        key = self._gate.admit(headers, scope.get("client"))
+        grant = self._gate.admit(headers, scope.get("client"))
         admitted = clock.now()
         bounds = self._bounds
         here = None if exchange is None else exchange.take_body()
         body = await read_body(receive, headers, here, limit=bounds.max_body, within=bounds.body_timeout)
         query = read_query(scope.get("query_string", b""))
-        turn = self._reader.read(Asked(read_json(body), headers, query, scope["path"], key), where)
+        turn = self._reader.read(Asked(read_json(body), headers, query, scope["path"], grant.key), where)
+        turn.grant = grant
         if turn.platform != "openai" and self._tidy is not None:  # an engine's history, not what a plain client means
             self._tidy(turn)
         turn.timeline.admitted = admitted

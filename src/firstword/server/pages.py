@@ -97,8 +97,8 @@ class Pages:
 
     async def _models(self, scope: Scope, send: ASGISend) -> None:
         """The models that a request may name."""
-        key = self._gate.admit(read_headers(scope["headers"]), scope.get("client"))
-        await send_json(send, 200, {"object": "list", "data": await self._info.models(key)}, {})
+        grant = self._gate.admit(read_headers(scope["headers"]), scope.get("client"))
+        await send_json(send, 200, {"object": "list", "data": await self._info.models(grant.key)}, {})
 
     async def _docs(self, scope: Scope, send: ASGISend) -> None:
         """The documentation, as a page."""

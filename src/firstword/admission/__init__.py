@@ -12,7 +12,8 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import ConfigError, Forbidden, Unauthorized
+from ..errors import ConfigError, Forbidden, Unauthorized
+from .grant import NOBODY, Grant
 
 HOW_TO_SEND = "send the header 'Authorization: Bearer <key>'"
 
@@ -73,8 +74,8 @@ class Gate:
                 "or start with --open if something else guards the door",
             )
 
-    def admit(self, headers: Mapping[str, str], client: Sequence[Any] | None) -> str | None:
-        """Return the caller's key to send to the provider, or None. Raises Unauthorized or Forbidden.
+    def admit(self, headers: Mapping[str, str], client: Sequence[Any] | None) -> Grant:
+        """Return what the caller may do. Raises Unauthorized or Forbidden.
 
         `client` is the peer's (host, port), as ASGI gives it.
         """
@@ -84,17 +85,17 @@ class Gate:
                 hint="its operator can set FIRSTWORD_KEYS, or start it with --open",
             )
         if self._holds_key and not self._digests:
-            return None
+            return NOBODY
         key = read_key(headers)
         if not self._digests:
-            return key
+            return Grant(key=key)
         if key is None:
             raise Unauthorized("No key was sent.", hint=HOW_TO_SEND)
         digest = _digest(key)
         # Every key is compared, so that the time tells nothing about which one came close.
         if not sum(hmac.compare_digest(digest, known) for known in self._digests):
             raise Unauthorized("This key is not one of the server's.", hint="send one of its FIRSTWORD_KEYS")
-        return None
+        return NOBODY
 
     def admit_operator(self, headers: Mapping[str, str], client: Sequence[Any] | None) -> None:
         """Let in who may look inside: with a gate key, or, where there are none, from this machine.

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
-from .events import Event
-from .turn import Turn
+from ..events import Event
+from ..turn import Turn
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MAX_LABELS = 1000  # names of models and outcomes that are told apart; providers make up error codes

@@ -1,0 +1,18 @@
+"""The settings of running it for many: access, limits, seeing inside, many machines, lifecycle.
+
+They are the operator's, and are set in the environment only: the file with the App is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+
+class Running(BaseSettings):
+    """Each field is a setting; its description is what docs/running.md says of it."""
+
+    # --- lifecycle
+    drain_timeout: float = Field(
+        10.0, gt=0, description="Seconds that turns in progress get to end when the server is told to stop."
+    )
