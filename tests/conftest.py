@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from caller import Caller
+from command import Process, Run
 from requests_of_a_test import Line
 from served import Served
 
@@ -32,6 +33,21 @@ def upstream() -> Iterator[Upstream]:
     """A scripted model in a process of its own; requests carry their scripts, so that all tests share it."""
     with Upstream.start() as process:
         yield process
+
+
+@pytest.fixture
+def run(tmp_path: Path, upstream: Upstream) -> Iterator[Run]:
+    """Run commands in an empty folder, the scripted model behind them."""
+    running: list[Process] = []
+
+    def start(*command: str, **environment: str) -> Process:
+        known = {**os.environ, "LLM_BASE_URL": upstream.base_url, "PYTHONUNBUFFERED": "1", **environment}
+        running.append(Process(list(command), tmp_path, known))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
 
 
 @pytest.fixture

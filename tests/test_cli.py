@@ -12,12 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from caller import turn
-from command import Process
+from command import Run
 from conftest import ROOT
 
 from firstword import __version__
@@ -36,24 +35,6 @@ app = App()
 async def mine(turn):
     return f"one from {os.getpid()}"
 """
-
-
-Run = Callable[..., Process]
-
-
-@pytest.fixture
-def run(tmp_path: Path, upstream: Upstream) -> Iterator[Run]:
-    """Run commands in an empty folder, the scripted model behind them."""
-    running: list[Process] = []
-
-    def start(*command: str, **environment: str) -> Process:
-        known = {**os.environ, "LLM_BASE_URL": upstream.base_url, "PYTHONUNBUFFERED": "1", **environment}
-        running.append(Process(list(command), tmp_path, known))
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.kill()
 
 
 @pytest.fixture
@@ -337,7 +318,7 @@ async def test_a_running_turn_is_finished_before_the_end(run: Run, by: signal.Si
         async for _ in call.listens():
             pass
     assert (call.heard.text, call.heard.done, call.heard.whole) == ("One two", True, True)
-    assert process.ends(5) in (0, -by)
+    assert await asyncio.to_thread(process.ends, 5) in (0, -by)
     assert "Traceback" not in process.output
 
 

@@ -6,14 +6,14 @@ import json
 import socket
 import subprocess
 import sys
-from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import uvicorn
 
 from firstword import App
 from firstword.errors import ConfigError
-from firstword.serving import WorkerSocket, check_free, options, say_how, serve, studio_block
+from firstword.serving import check_free, options, say_how, serve, studio_block
+from firstword.serving.workers import beside, share_port
 
 
 @pytest.mark.parametrize(
@@ -60,26 +60,22 @@ def test_what_is_safe_may_listen_everywhere(given: dict[str, object]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the workers share one socket")
-def test_a_worker_s_socket_is_its_own_and_nobody_else_gets_the_port() -> None:
-    """The supervisor holds the port and listens not; each worker does, on a socket that is made where it arrives."""
-    bound = socket.socket()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn binds it
-    bound.bind(("127.0.0.1", 0))
-    host, port = bound.getsockname()
-    with WorkerSocket.of(bound) as held:
-        with pytest.raises(ConfigError, match=f"Port {port} is in use"):
-            check_free(host, port)
-        workers = [ForkingPickler.loads(ForkingPickler.dumps(held)) for _ in range(2)]
-        for worker in workers:
-            worker.listen()
-        with pytest.raises(ConfigError, match=f"Port {port} is in use"):
-            check_free(host, port)
-        with socket.create_connection((host, port)):
-            pass
-        for worker in workers:
-            worker.close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((host, port))
+def test_workers_sockets_share_a_port_and_nobody_else_gets_it() -> None:
+    """The supervisor binds the port alone, and then once more for each worker; a second server is told so."""
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn binds it
+        bound.bind(("127.0.0.1", 0))
+        host, port = bound.getsockname()
+        share_port(bound)
+        with beside(bound) as other:
+            with pytest.raises(ConfigError, match=f"Port {port} is in use"):
+                check_free(host, port)
+            for each in (bound, other):
+                each.listen()
+            with pytest.raises(ConfigError, match=f"Port {port} is in use"):
+                check_free(host, port)
+            with socket.create_connection((host, port)):
+                pass
     check_free(host, port)
 
 

@@ -57,6 +57,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("warm", "FIRSTWORD_WARM", "false", False, True),
     ("debug", "FIRSTWORD_DEBUG", "1", True, False),
     # What is the operator's alone: settings/running.py
+    ("drain_delay", "FIRSTWORD_DRAIN_DELAY", "2", 2.0, 3.0),
     ("drain_timeout", "FIRSTWORD_DRAIN_TIMEOUT", "20", 20.0, 30.0),
 ]
 EACH = pytest.mark.parametrize(("field", "name", "text", "meant", "other"), SETTINGS, ids=[row[0] for row in SETTINGS])

@@ -22,6 +22,7 @@ from .errors import ConfigError
 from .model import Model
 from .own import own
 from .roster import check_new
+from .serving import Drain, serve
 from .stages.hooks import check_takes
 from .tools.function import Function
 from .transport import Transport
@@ -118,6 +119,11 @@ class App:
     def gate(self) -> Gate:
         """Who may come in."""
         return self._written.gate
+
+    @property
+    def drain(self) -> Drain:
+        """How much time there is to stop."""
+        return self._written.drain
 
     # --- what the user writes down -----------------------------------------------------------------
 
@@ -252,11 +258,8 @@ class App:
 
     def run(self, host: str | None = None, port: int | None = None) -> None:
         """Serve until CTRL+C. Raises SystemExit with a sentence when the configuration is wrong."""
-        from .serving import serve
-
-        settings = self.settings
-        port = settings.port if port is None else port
-        serve(self, host=host or settings.host, port=port, drain_timeout=settings.drain_timeout)
+        port = self.settings.port if port is None else port
+        serve(self, host=host or self.settings.host, port=port, drain=self.drain)
 
     # --- the ASGI side -----------------------------------------------------------------------------
 
@@ -296,6 +299,11 @@ class App:
             return
         await self.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def retire(self) -> None:
+        """Say at `/ready` that no more turns should come; those that do are answered."""
+        if self._built is not None:
+            self._built.retire()
 
     async def close(self) -> None:
         """Wait for after_turn hooks, then close every connection. For whoever mounts the App without its lifespan."""

@@ -33,6 +33,7 @@ from .server.afterwards import Afterwards
 from .server.pages import Pages
 from .server.reading import AUTO, Place, Reader, places
 from .server.webhook import Webhook
+from .serving import Drain
 from .stages.act import Actions, act
 from .stages.aloud import aloud, read_out
 from .stages.fill import fill
@@ -83,6 +84,11 @@ class Written:
     def held_key(self) -> str | None:
         """The server's own key for `base_url`."""
         return _held_key(self.settings)
+
+    @property
+    def drain(self) -> Drain:
+        """How much time there is to stop."""
+        return Drain(self.settings.drain_timeout, self.settings.drain_delay)
 
     @property
     def may_act(self) -> bool:
@@ -149,13 +155,14 @@ class Built:
         self._voice = written.voice
         has_voice = written.voice is not None or written.voice_function is not None
         counts = Counts()
+        self._pages = Pages(written.gate, self.roster, counts)
         self._webhook = self._listen(counts)
         self.server = Server(
             aloud(compose(self._stages, self.roster.ask), self._speaking, has_voice=has_voice),
             reader=Reader(settings.platform, written.sessions, written.policy),
             gate=written.gate,
             bounds=Bounds(settings.max_body, settings.body_timeout),
-            pages=Pages(written.gate, self.roster, counts),
+            pages=self._pages,
             afterwards=Afterwards(
                 counts,
                 after=self._finish if written.after else None,
@@ -217,6 +224,10 @@ class Built:
     async def _tell(self, event: Event) -> None:
         for hook in self._written.on_event:
             await call(hook, event)
+
+    def retire(self) -> None:
+        """Say at `/ready` that no more turns should come."""
+        self._pages.retire()
 
     async def close(self) -> None:
         """Wait for after_turn hooks and jobs, then close every connection."""

@@ -17,7 +17,7 @@ from .commands.check import check
 from .commands.engine import engine
 from .commands.files import DEFAULT_FILE, load
 from .errors import ConfigError
-from .serving import check_free, options, say_how, serve, serve_workers
+from .serving import check_free, say_how, serve, serve_reloading, serve_workers
 
 cli = typer.Typer(
     help="firstword: the custom LLM server for voice agents.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -64,42 +64,25 @@ def serve_command(
         app = load(file) if file else App()
         host = host or app.settings.host
         port = app.settings.port if port is None else port
-        drain = app.settings.drain_timeout
+        drain = app.drain
         app.gate.check_bind(host)
         if file is None:
             typer.echo(f"No {DEFAULT_FILE} here: serving the plain relay.", err=True)
         if workers == 1 and not reload:
-            serve(app, host=host, port=port, drain_timeout=drain, public_url=public_url)
+            serve(app, host=host, port=port, drain=drain, public_url=public_url)
             return
         check_free(host, port)
         say_how(port, public_url)
-        if reload:
-            _serve_reloading(file, host, port, drain)
+        if reload and file:
+            folder = str(file.resolve().parent)
+            serve_reloading(f"{file.stem}:app", host=host, port=port, folder=folder, drain=drain)
+        elif reload:
+            serve_reloading("firstword:App", host=host, port=port, drain=drain)
         else:
             make = partial(load, file) if file else App
-            serve_workers(make, host=host, port=port, workers=workers, drain_timeout=drain)
+            serve_workers(make, host=host, port=port, workers=workers, drain=drain)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
-
-
-def _serve_reloading(file: Path | None, host: str, port: int, drain_timeout: float) -> None:
-    """Let uvicorn start another process, which imports the App for itself, and start it again after a change."""
-    import uvicorn
-
-    more = options(drain_timeout)
-    if file is None:
-        uvicorn.run("firstword:App", factory=True, host=host, port=port, reload=True, **more)
-    else:
-        folder = str(file.resolve().parent)
-        uvicorn.run(
-            f"{file.stem}:app",
-            app_dir=folder,
-            host=host,
-            port=port,
-            reload=True,
-            reload_dirs=[folder],
-            **more,
-        )
 
 
 cli.command(name="engine")(engine)

@@ -47,6 +47,7 @@ class Pages:
         self._counts = counts
         self._checked: tuple[float, list[str]] | None = None
         self._checking = asyncio.Lock()
+        self._is_retiring = False
         self._pages: dict[str, Callable[[Scope, ASGISend], Awaitable[None]]] = {
             "/": self._docs,
             "/health": self._health,
@@ -62,6 +63,10 @@ class Pages:
     def paths(self) -> list[str]:
         """Every path that is answered here."""
         return list(self._pages)
+
+    def retire(self) -> None:
+        """Be unready from now on: the server is told to stop."""
+        self._is_retiring = True
 
     async def answer(self, path: str, scope: Scope, send: ASGISend) -> None:
         """Answer one request; an error is told as the API tells errors."""
@@ -82,6 +87,10 @@ class Pages:
 
     async def _ready(self, scope: Scope, send: ASGISend) -> None:
         """The process can serve: an upstream is within reach."""
+        if self._is_retiring:
+            value = {"status": "unready", "reasons": ["The server is being stopped."], "models": self._info.states()}
+            await send_json(send, 503, value, {"connection": "close"})
+            return
         async with self._checking:
             if self._checked is None or clock.now() - self._checked[0] > READY_FOR:
                 self._checked = (clock.now(), await self._info.unready())

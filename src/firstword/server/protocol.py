@@ -233,6 +233,8 @@ class VoiceProtocol(HttpToolsProtocol):
             self.cycle = cast("RequestResponseCycle", self._exchange)
         else:
             super().on_headers_complete()
+        if self.cycle is not None and getattr(self.server_state, "is_draining", False):
+            self.cycle.keep_alive = False  # the next turn goes to another server
 
     def _is_usual(self) -> bool:
         """True for a POST with a body of modest length, when no other request is being answered here."""

@@ -13,6 +13,12 @@ class Running(BaseSettings):
     """Each field is a setting; its description is what docs/running.md says of it."""
 
     # --- lifecycle
+    drain_delay: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds after SIGTERM in which all is served as before and `/ready` says no, so that a balancer "
+        "can learn of it.",
+    )
     drain_timeout: float = Field(
         10.0, gt=0, description="Seconds that turns in progress get to end when the server is told to stop."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
 import json
@@ -11,15 +12,29 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from .admission import Gate, is_loopback
-from .errors import ConfigError
+from ..admission import Gate, is_loopback
+from ..errors import ConfigError
 
-DRAIN_TIMEOUT = 10.0  # seconds; see `options`
 KEEP_ALIVE = 75.0  # seconds; a voice engine's next turn comes after the caller has listened and spoken
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How much time there is to stop, in seconds.
+
+    timeout: what turns in progress get. delay: for the balancer to learn that no more should come, on SIGTERM.
+    """
+
+    timeout: float = 10.0
+    delay: float = 0.0
+
+
+DRAIN = Drain()
 
 
 class Servable(Protocol):
@@ -33,14 +48,15 @@ class Servable(Protocol):
         """Answer, as ASGI."""
 
 
-def serve(
-    app: Servable, *, host: str, port: int, public_url: str | None = None, drain_timeout: float = DRAIN_TIMEOUT
-) -> None:
+def serve(app: Servable, *, host: str, port: int, public_url: str | None = None, drain: Drain = DRAIN) -> None:
     """Serve one App in this process until it is told to stop.
 
     Raises SystemExit, with a sentence and a hint, when that would not be safe or the port is taken.
     """
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
+
+    from .draining import Draining
 
     try:
         app.gate.check_bind(host)
@@ -48,56 +64,40 @@ def serve(
         say_how(port, public_url)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
-    uvicorn.run(app, host=host, port=port, **options(drain_timeout))
+    server = Draining(uvicorn.Config(app, host=host, port=port, **options(drain)), drain_delay=drain.delay)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise SystemExit(STARTUP_FAILURE)
 
 
-def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers: int, drain_timeout: float) -> None:
+def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers: int, drain: Drain = DRAIN) -> None:
     """Serve from several processes, each with an App of its own from `load`, until this one is told to stop.
 
-    uvicorn's supervisor replaces a worker that dies. Raises SystemExit when a worker cannot even start.
+    Raises SystemExit when a worker cannot even start.
     """
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
-    from uvicorn.supervisors import Multiprocess
 
-    more = options(drain_timeout)
+    from .workers import Workers
+
+    more = options(drain)
     config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **more)
-    listener = config.bind_socket()
-    # Elsewhere than on Linux, connections are not spread among sockets that share a port.
-    supervisor = Multiprocess(config, [WorkerSocket.of(listener) if sys.platform == "linux" else listener])
+    supervisor = Workers(config, config.bind_socket(), drain_delay=drain.delay)
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise SystemExit(STARTUP_FAILURE)
 
 
-class WorkerSocket(socket.socket):
-    """A bound socket that arrives in another process as a new one on the same port.
+def serve_reloading(app: str, *, host: str, port: int, folder: str | None = None, drain: Drain = DRAIN) -> None:
+    """Serve in another process, which imports the App for itself, and is started again when a file changes.
 
-    So the kernel deals new connections out evenly. From one listening socket for all workers the first to wake takes
-    them, and under light load that is nearly always the same one (docs/decisions/0008-workers.md).
+    app: "module:name", or "module:Class" without a folder. folder: where the module is, and what is watched.
     """
+    import uvicorn
 
-    @classmethod
-    def of(cls, bound: socket.socket) -> WorkerSocket:
-        """Make one of a bound socket, which is used up. From now on only this user's workers can bind the port too."""
-        own = cls(fileno=bound.detach())
-        # The port was bound alone, so nobody had it; only now may others of this user join. Without SO_REUSEADDR it is
-        # taken also while no worker listens yet, for every server that binds its port alone as well.
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        return own
-
-    def __reduce__(self) -> tuple[Callable[..., WorkerSocket], tuple[Any, ...]]:
-        return WorkerSocket.beside, (self.family, self.getsockname())
-
-    @classmethod
-    def beside(cls, family: socket.AddressFamily, address: Any) -> WorkerSocket:
-        """Return a new socket that is bound to the same port."""
-        own = cls(family)
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that just ended may still hold the port
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        own.bind(address)
-        return own
+    given = {"app_dir": folder, "reload_dirs": [folder]} if folder else {"factory": True}
+    uvicorn.run(app, host=host, port=port, reload=True, **given, **options(drain))
 
 
 def _load_once(load: Callable[[], Servable]) -> Servable:
@@ -135,14 +135,11 @@ class Line(logging.Formatter):
         return f"{record.levelname + ':':<9} {record.getMessage()}"
 
 
-def options(drain_timeout: float = DRAIN_TIMEOUT) -> dict[str, Any]:
-    """Return how uvicorn is set up for voice: one quiet log, connections kept between a caller's turns.
-
-    drain_timeout: seconds that turns in progress get to end when the server is told to stop.
-    """
+def options(drain: Drain = DRAIN) -> dict[str, Any]:
+    """Return how uvicorn is set up for voice: one quiet log, connections kept between a caller's turns."""
     from uvicorn.config import LOGGING_CONFIG
 
-    from .server.protocol import VoiceProtocol
+    from ..server.protocol import VoiceProtocol
 
     log_config = copy.deepcopy(LOGGING_CONFIG)
     log_config["formatters"]["firstword"] = {"()": Line}
@@ -159,7 +156,7 @@ def options(drain_timeout: float = DRAIN_TIMEOUT) -> dict[str, Any]:
         "server_header": False,
         "proxy_headers": False,  # who a caller is must not be for the caller to say
         "timeout_keep_alive": int(KEEP_ALIVE),
-        "timeout_graceful_shutdown": math.ceil(drain_timeout),
+        "timeout_graceful_shutdown": math.ceil(drain.timeout),
     }
 
 

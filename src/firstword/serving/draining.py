@@ -1,0 +1,76 @@
+"""uvicorn's server, told to stop without losing a turn.
+
+CTRL+C (SIGINT) ends it as uvicorn does: turns in progress get their time. SIGTERM is a deployment's: the balancer has
+to hear of it first. In this order: `/ready` says so, and for `drain_delay` seconds all is served as before; the
+listening socket is closed; connections that are kept for a next turn may still bring one, and are closed behind it;
+the turns in progress end, or are ended when `drain_timeout` is over. A worker whose successor listens already is told
+by SIGHUP, and has no delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+LOOK = 0.05  # seconds between two looks at what is left
+KEPT_SHARE = 0.5  # of drain_timeout: how long a connection may bring one more turn
+
+
+class Draining(uvicorn.Server):
+    """One process that serves. drain_delay: seconds in which a balancer learns that no more turns should come."""
+
+    def __init__(self, config: uvicorn.Config, *, drain_delay: float = 0.0) -> None:
+        super().__init__(config)
+        self._drain_delay = drain_delay
+        self._signal: int = signal.SIGINT
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal; a second one ends what the first began."""
+        if self.should_exit:
+            self._signal = signal.SIGINT
+        else:
+            self._signal = sig
+        super().handle_exit(sig, frame)
+
+    def retire(self, sig: int, frame: FrameType | None) -> None:
+        """Take the signal that a successor listens on the same socket. It is not this process' end by a signal."""
+        if not self.should_exit:
+            self._signal = sig
+            self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, as this file says."""
+        if self._signal != signal.SIGINT:
+            await self._drain(sockets)
+        await super().shutdown(sockets)
+
+    async def _drain(self, sockets: list[socket.socket] | None) -> None:
+        loop = asyncio.get_running_loop()
+        self.server_state.is_draining = True  # type: ignore[attr-defined]  # see VoiceProtocol
+        retire: Any = getattr(self.config.loaded_app, "retire", None)
+        if retire is not None:
+            retire()
+        if self._signal == signal.SIGTERM:
+            await self._wait_until(loop.time() + self._drain_delay)
+        for server in self.servers:
+            server.close()
+        for each in sockets or []:
+            each.close()
+        began, within = loop.time(), float(self.config.timeout_graceful_shutdown or 0)
+        await self._wait_until(began + within * KEPT_SHARE, while_connected=True)
+        # What is left of the time is for the turns in progress: uvicorn waits for them, and then ends them.
+        left = max(began + within - loop.time(), 0.0)
+        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]
+
+    async def _wait_until(self, end: float, *, while_connected: bool = False) -> None:
+        """Wait, but not when there is nobody left, and no longer than until a second signal."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < end and self._signal != signal.SIGINT:
+            if while_connected and not self.server_state.connections:
+                return
+            await asyncio.sleep(min(LOOK, max(end - loop.time(), 0.0)))

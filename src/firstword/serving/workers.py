@@ -1,0 +1,189 @@
+"""Several processes on one port: each has a listening socket of its own, which outlives it.
+
+On Linux the kernel deals new connections out evenly among sockets that are bound to one port. From one listening socket
+for all workers the first to wake takes them, and under light load that is nearly always the same one
+(docs/decisions/0008-workers.md). Elsewhere the workers share one socket.
+
+The supervisor keeps every socket open. So what was dealt to a worker that dies waits for its successor, and a worker
+that is replaced has its successor beside it on the same socket before it is told to go: no connection is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
+
+from .draining import Draining
+
+log = logging.getLogger("uvicorn.error")
+
+RETRY_PAUSE = 5.0  # seconds before a worker is started again whose predecessor could not even load the App
+
+
+class Worker(Process):
+    """One process. It is told by SIGHUP that its successor is there."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, drain_delay: float) -> None:
+        self._drain_delay = drain_delay
+        super().__init__(config, sockets)
+
+    @property
+    def server(self) -> Draining:
+        """What serves in it."""
+        if not isinstance(self._server, Draining):
+            self._server = Draining(self.config, drain_delay=self._drain_delay)
+        return self._server
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve; runs in the process itself."""
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self.server.retire)
+        super().target(sockets)
+
+    def retire(self) -> None:
+        """Let it end, now that its successor listens on its socket."""
+        if self.process.exitcode is None and self.pid is not None:
+            os.kill(self.pid, signal.SIGHUP)
+            log.info("Retired child process [%s]", self.pid)
+
+
+class Workers(Multiprocess):
+    """The supervisor: starts `config.workers` processes, replaces those that die, and all of them on SIGHUP."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, *, drain_delay: float = 0.0) -> None:
+        super().__init__(config, [listener])
+        self._drain_delay = drain_delay
+        self._has_own_sockets = sys.platform == "linux"
+        self._listeners = [listener] * self.processes_num
+        if self._has_own_sockets:
+            share_port(listener)
+            self._listeners[1:] = [beside(listener) for _ in self._listeners[1:]]
+        self._not_before = [0.0] * self.processes_num  # when a worker may be started again, if that had to be put off
+        self._retired: list[Process] = []  # those that have a successor, and are not done yet
+
+    def _begin(self, index: int) -> Worker:
+        worker = Worker(self.config, [self._listeners[index]], drain_delay=self._drain_delay)
+        worker.start()
+        return worker
+
+    def init_processes(self) -> None:
+        """Start all of them."""
+        self.processes += [self._begin(index) for index in range(self.processes_num)]
+
+    def restart_all(self) -> None:
+        """Put a new process beside each one, on the same socket, and let the old one end in its own time."""
+        for index, old in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            new = self._begin(index)
+            if not new.wait_until_ready(self.config.timeout_worker_healthcheck, self.should_exit):
+                new.kill()
+                new.join()
+                if not self.should_exit.is_set():
+                    log.error("The new worker [%s] did not come up: the old ones stay.", new.pid)
+                return
+            assert isinstance(old, Worker)
+            old.retire()
+            self._retired.append(old)
+            self.processes[index] = new
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace what has died; one that cannot load its App does not take those with it that could."""
+        self._retired = [each for each in self._retired if each.exitcode is None]
+        for index, process in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            if self._not_before[index] > time.monotonic():
+                continue
+            if self._not_before[index] == 0.0:
+                if process.is_alive(self.config.timeout_worker_healthcheck):
+                    continue
+                process.kill()  # it may hang
+                process.join()
+                if process.exitcode == STARTUP_FAILURE:
+                    self._put_off(index)
+                    continue
+                log.info("Child process [%s] died", process.pid)
+            self._not_before[index] = 0.0
+            self.processes[index] = self._begin(index)
+
+    def _put_off(self, index: int) -> None:
+        """Try later to start a worker that could not load its App; stop when nobody could."""
+        pid = self.processes[index].pid
+        if not any(each.is_ready(timeout=1) for each in self.processes if each.exitcode is None):
+            log.error("Child process [%s] failed to start, stopping the parent process.", pid)
+            self.should_exit.set()
+            return
+        self._not_before[index] = time.monotonic() + RETRY_PAUSE
+        if self._has_own_sockets:
+            # Nobody would answer what is dealt to this socket: the others get its share.
+            old, self._listeners[index] = self._listeners[index], beside(self._listeners[index])
+            old.close()
+        log.error("Child process [%s] failed to start. The others stay; it is tried again.", pid)
+
+    def handle_ttin(self) -> None:
+        """Add a worker."""
+        self._listeners.append(beside(self._listeners[0]) if self._has_own_sockets else self._listeners[0])
+        self._not_before.append(0.0)
+        self.processes.append(self._begin(self.processes_num))
+        self.processes_num += 1
+
+    def handle_ttou(self) -> None:
+        """Let one worker end, if it is not the last."""
+        if self.processes_num > 1:
+            self.processes_num -= 1
+            listener = self._listeners.pop()
+            self._not_before.pop()
+            old = self.processes.pop()
+            assert isinstance(old, Worker)
+            old.retire()
+            self._retired.append(old)
+            if self._has_own_sockets:
+                listener.close()
+
+    def handle_int(self) -> None:
+        """Stop as CTRL+C means it, which a terminal has told the workers as well: without a delay."""
+        for process in self.processes:
+            if process.exitcode is None and process.pid is not None:
+                os.kill(process.pid, signal.SIGINT)
+        super().handle_int()
+
+    def terminate_all(self) -> None:
+        """Tell all of them to stop. Once they listen no more, nobody does."""
+        for listener in self._listeners:
+            listener.close()
+        super().terminate_all()
+
+    def join_all(self) -> None:
+        """Wait for all of them, also for those that had been replaced."""
+        for old in self._retired:
+            old.join()
+        super().join_all()
+
+
+def share_port(bound: socket.socket) -> None:
+    """Let this user's workers bind the port of a bound socket too.
+
+    The port was bound alone, so nobody had it. Without SO_REUSEADDR it is taken also while no worker listens yet, for
+    every server that binds its port alone as well.
+    """
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def beside(bound: socket.socket) -> socket.socket:
+    """Return a new socket that is bound to the same port."""
+    own = socket.socket(bound.family)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that just ended may still hold the port
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    own.bind(bound.getsockname())
+    return own
