@@ -57,6 +57,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("warm", "FIRSTWORD_WARM", "false", False, True),
     ("debug", "FIRSTWORD_DEBUG", "1", True, False),
     # What is the operator's alone: settings/running.py
+    ("metrics_dir", "FIRSTWORD_METRICS_DIR", "/tmp/one", Path("/tmp/one"), Path("/tmp/two")),
     ("drain_delay", "FIRSTWORD_DRAIN_DELAY", "2", 2.0, 3.0),
     ("drain_timeout", "FIRSTWORD_DRAIN_TIMEOUT", "20", 20.0, 30.0),
 ]

@@ -22,6 +22,7 @@ from .chunk import Chunk
 from .errors import BadRequest, UpstreamConnectError, UpstreamError, UpstreamTimeout, UpstreamTruncated
 from .local.lines import Asked, Broken, Ended, Leave, Order, Ready, Refused, Told, Words, line, read_told
 from .providers import Housed
+from .telemetry import LEFT, Counts, status_of
 from .turn import Send, Turn
 
 log = logging.getLogger("firstword")
@@ -35,10 +36,12 @@ T = TypeVar("T")
 class Beside:
     """The model of a provider, as a `CallNext`: `answer`. It costs nothing until it is warmed, or asked."""
 
-    def __init__(self, provider: Housed, name: str) -> None:
+    def __init__(self, provider: Housed, name: str, counts: Counts | None = None) -> None:
         self.name = name
+        self._counts = counts
         self._provider = provider
         self._line = asyncio.Lock()
+        self.waiting = 0  # turns in the line
         self._starting: asyncio.Task[_Process] | None = None
 
     def warm(self) -> None:
@@ -63,17 +66,30 @@ class Beside:
         asked = turn.timeline.asked = clock.now()
         order = self._provider.order(turn.request)
         patience = _Patience(turn, self.name, asked)
+        status = LEFT
         try:
-            await patience.waits(self._line.acquire())
+            await self._wait_in_line(patience)
             try:
                 process = await patience.waits(asyncio.shield(self._start()))
                 turn.timeline.answered = clock.now()
                 await self._play(turn, send, process, order, patience)
+                status = "200"
             finally:
                 self._line.release()
         except UpstreamError as error:
             error.model, error.began = self.name, turn.timeline.spoke is not None
+            status = status_of(error)
             raise
+        finally:
+            if self._counts is not None:
+                self._counts.note_request(self.name, status)
+
+    async def _wait_in_line(self, patience: _Patience) -> None:
+        self.waiting += 1
+        try:
+            await patience.waits(self._line.acquire())
+        finally:
+            self.waiting -= 1
 
     async def _play(self, turn: Turn, send: Send, process: _Process, order: Order, patience: _Patience) -> None:
         chunk = partial(turn.chunk, created=int(time.time()))
@@ -88,6 +104,8 @@ class Beside:
                 patience.heard()
         finally:
             process.leave()
+        if self._counts is not None:
+            self._counts.note_tokens(self.name, _usage(said))
         turn.corked = True  # usage, or `[DONE]`, follows at once
         await send(chunk({**role, "content": ""} if role else {}, said.reason))
         if not turn.stream or _wants_usage(turn):

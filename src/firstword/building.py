@@ -40,7 +40,7 @@ from .stages.fill import fill
 from .stages.hooks import ChunkHook, EventHook, Hook, TextHook, before, call, on_chunk
 from .stages.shape import shape
 from .stages.tidy import tidy
-from .telemetry import Counts
+from .telemetry import Counts, Metrics, Reading, Values, standing
 from .transport import Origin, Proxy, Transport, read_proxy, split
 from .turn import CallNext, Stage, Turn, compose, foreign
 
@@ -139,6 +139,7 @@ class Built:
         settings = written.settings
         self._written = written
         self.jobs = Jobs()
+        counts = Counts()
         self.transport = transport or Transport(connect_timeout=settings.connect_timeout, proxy_for=proxy_for)
         self.roster = Roster(
             written.models,
@@ -150,26 +151,29 @@ class Built:
             default=settings.model,
             callers_pay=written.gate.passes_keys,
             extra=Budget(settings.hedge_share),
+            counts=counts,
         )
         self._stages = in_order(written, self.jobs)
         self._voice = written.voice
         has_voice = written.voice is not None or written.voice_function is not None
-        counts = Counts()
-        self._pages = Pages(written.gate, self.roster, counts)
         self._webhook = self._listen(counts)
+        afterwards = Afterwards(
+            counts,
+            after=self._finish if written.after else None,
+            actions=Actions(self.transport, settings.agora()) if written.may_act else None,
+            webhook=self._webhook,
+            debug=settings.debug,
+        )
+        self._metrics = Metrics(counts, folder=settings.metrics_dir)
+        counts.readings.append(self._reading(afterwards))
+        self._pages = Pages(written.gate, self.roster, self._metrics)
         self.server = Server(
             aloud(compose(self._stages, self.roster.ask), self._speaking, has_voice=has_voice),
             reader=Reader(settings.platform, written.sessions, written.policy),
             gate=written.gate,
             bounds=Bounds(settings.max_body, settings.body_timeout),
             pages=self._pages,
-            afterwards=Afterwards(
-                counts,
-                after=self._finish if written.after else None,
-                actions=Actions(self.transport, settings.agora()) if written.may_act else None,
-                webhook=self._webhook,
-                debug=settings.debug,
-            ),
+            afterwards=afterwards,
             webhook=self._webhook,
             tidy=_tidy(settings),
             resent=settings.resent,
@@ -221,6 +225,17 @@ class Built:
             return None
         return Webhook(secret, hook=self._tell if has_hooks else None, counts=counts, debug=settings.debug)
 
+    def _reading(self, afterwards: Afterwards) -> Reading:
+        """Return what tells of connections, breakers and queues, as they are when it is asked."""
+
+        def read() -> Values:
+            queue = {"after_turn": afterwards.running, "tools": self.jobs.running, "local": self.roster.waiting}
+            if self._webhook is not None:
+                queue["on_event"] = self._webhook.running
+            return standing(self.transport.hosts(), self.roster.states(), queue)
+
+        return read
+
     async def _tell(self, event: Event) -> None:
         for hook in self._written.on_event:
             await call(hook, event)
@@ -245,6 +260,7 @@ class Built:
         await self._written.toolbox.close()
         await self.roster.close()
         await self.transport.close()
+        await self._metrics.close()
 
 
 def in_order(written: Written, jobs: Jobs) -> list[Stage]:

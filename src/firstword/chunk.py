@@ -178,7 +178,7 @@ class Chunk:
 
     def changed(self, **fields: Any) -> Chunk:
         """Return a new chunk with these root fields in place of its own."""
-        return Chunk({**self.data, **fields})
+        return type(self)({**self.data, **fields})
 
     def with_text(self, text: str) -> Chunk:
         """Return a new chunk that says `text` in its first choice, all else kept."""
@@ -193,7 +193,7 @@ class Chunk:
 
 
 class Aside(Chunk):
-    """Words of ours between those of a model, as a tool's filler: they are complete, and are said as they are."""
+    """Words of ours beside those of a model, as a filler: they are complete, and are said as they are."""
 
     __slots__ = ()
 

@@ -20,12 +20,14 @@ from .chunk import Chunk
 from .errors import (
     ConfigError,
     Error,
+    RequestError,
     Unauthorized,
     UpstreamError,
     UpstreamStatusError,
 )
 from .providers import Embedded, Remote
 from .relay import Relay
+from .telemetry import LEFT, Counts, status_of
 from .transport import Connection, Transport, split
 from .turn import CallNext, Send, Turn
 
@@ -78,13 +80,16 @@ def remote(
     callers_pay: bool = True,
     again: Again | None = None,
     thinks: bool = False,
+    counts: Counts | None = None,
 ) -> CallNext:
     """Return the model `name` behind `base_url`; None means the one that the turn names.
 
     `callers_pay` says that callers' own keys reach this model when it has none. `again` is called with what failed
-    before anything of the answer came, when asking the same once more may help; in a race the race does that.
+    before anything of the answer came, when asking the same once more may help; in a race the race does that. `counts`
+    hears of each request that is over.
     """
     origin, _ = split(base_url)
+    server = _Server(provider, base_url, transport, thinks, counts)
 
     async def ask(turn: Turn, send: Send) -> None:
         model = name or turn.model
@@ -92,29 +97,53 @@ def remote(
         if key is None and not origin.is_loopback:
             raise _missing_key(model, callers_pay)
         asked = turn.timeline.asked = clock.now()
+        status = LEFT
         try:
-            await _exchange(turn, send, model, key, asked)
+            await server.exchange(turn, send, model, key, asked)
+            status = "200"
             return
         except UpstreamError as error:
+            status = status_of(error)
             error.model = error.model or model
             if api_key and error.status in (401, 403):
                 raise _own_key_refused(model, origin.authority) from None
             if again is None or error.began or error.again_after is None:
                 raise
             failed = error
+        except RequestError:
+            status = ""  # nothing was sent
+            raise
+        finally:
+            if counts is not None and status:
+                counts.note_request(model, status)
         await again(turn, send, failed, asked)
 
-    async def _exchange(turn: Turn, send: Send, model: str, key: str | None, asked: float) -> None:
-        connection = await transport.request(
-            provider.request(turn, model=model, base_url=base_url, key=key), within=turn.policy.first_token_timeout
+    return ask
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """Where a model is behind HTTP."""
+
+    provider: Remote
+    base_url: str
+    transport: Transport
+    thinks: bool
+    counts: Counts | None
+
+    async def exchange(self, turn: Turn, send: Send, model: str, key: str | None, asked: float) -> None:
+        """Send one request, and pass its answer on. Raises UpstreamError."""
+        connection = await self.transport.request(
+            self.provider.request(turn, model=model, base_url=self.base_url, key=key),
+            within=turn.policy.first_token_timeout,
         )
         try:
             turn.timeline.answered = clock.now()
             deadline = asked + turn.policy.first_token_timeout
-            if connection.status != 200 or not provider.streams(connection.headers):
+            if connection.status != 200 or not self.provider.streams(connection.headers):
                 body = await _read_page(connection, deadline)
-                raise provider.refuse(connection.status, connection.headers, body, secret=key)
-            decoder = provider.decoder(turn, secret=key, thinks=thinks)
+                raise self.provider.refuse(connection.status, connection.headers, body, secret=key)
+            decoder = self.provider.decoder(turn, secret=key, thinks=self.thinks)
             relay = Relay(turn, send, connection, decoder, deadline=deadline)
             try:
                 await relay.run()
@@ -123,11 +152,11 @@ def remote(
                 raise
             finally:
                 turn.is_calling = decoder.calling
+                if self.counts is not None and decoder.usage is not None:
+                    self.counts.note_tokens(model, decoder.usage)
             connection.drain()
         finally:
             connection.release()
-
-    return ask
 
 
 def _missing_key(model: str, callers_pay: bool) -> Error:

@@ -35,6 +35,7 @@ class Relay:
         "_connection",
         "_deadline",
         "_decoder",
+        "_gap",
         "_is_full",
         "_may_reason",
         "_send",
@@ -58,6 +59,7 @@ class Relay:
         self._chunks: list[Chunk] = []  # those that wait for the task
         self._is_full = False  # the caller's socket had no room: wait for it first
         self._sentence_due = math.inf  # a deadline beyond this one means: no sentence has ended for as long as a stall
+        self._gap = math.inf  # seconds: the longest silence between two words so far; before the first there is none
         self.began = False  # something was passed on
 
     async def run(self) -> None:
@@ -90,7 +92,10 @@ class Relay:
         if at_once is not None and timeline.spoke is not None:
             words = decoder.words(data)
             if words is not None:
-                self._deadline = due = clock.now() + self._stall
+                due = clock.now() + self._stall
+                if due - self._deadline > self._gap:
+                    self._wait_longer(due)
+                self._deadline = due
                 text = words.text
                 if text[-1] in SENTENCE_ENDS or (len(text) > LONG_WORD and _ends_sentence(text)):
                     self._sentence_due = due + self._stall
@@ -106,7 +111,7 @@ class Relay:
         for chunk in chunks:
             if timeline.spoke is None:
                 self._turn.hears(chunk)
-            self._hear(chunk)
+            self._hear(chunk, clock.now())
             self._turn.corked = decoder.done or chunk is not chunks[-1]
             if not at_once(chunk):
                 self._chunks = chunks[chunks.index(chunk) + 1 :]
@@ -129,7 +134,7 @@ class Relay:
         for chunk in chunks:
             turn.corked = turn.timeline.spoke is not None and chunk is not chunks[-1]
             turn.hears(chunk)
-            self._hear(chunk)
+            self._hear(chunk, began)
             await self._send(chunk)
         if len(chunks) > 1:
             await turn.flush()  # a stage may have kept the last chunk of the read to itself
@@ -139,17 +144,26 @@ class Relay:
         if turn.timeline.spoke is not None:
             self._deadline += clock.now() - began  # a slow caller or stage is not the model's silence
 
-    def _hear(self, chunk: Chunk) -> None:
+    def _hear(self, chunk: Chunk, at: float) -> None:
         """Note that words came, and whether an engine can speak them: it waits for the end of a sentence."""
         if not chunk.speaks:  # a blank, or reasoning: to the caller it is silence
             if self._may_reason is not None and self._sentence_due == math.inf and chunk.reasons:
                 self._deadline, self._may_reason = self._may_reason, None
             return
-        self._deadline = due = clock.now() + self._stall
+        due = at + self._stall
+        if self._gap == math.inf:
+            self._gap = self._turn.longest_gap
+        elif due - self._deadline > self._gap:
+            self._wait_longer(due)
+        self._deadline = due
         if self._sentence_due == math.inf or _ends_sentence(chunk.text):
             self._sentence_due = due + self._stall
         elif chunk.text and due > self._sentence_due:
             self._miss_sentence()
+
+    def _wait_longer(self, due: float) -> None:
+        """Note the longest silence so far; what is left of the last deadline tells how long it was."""
+        self._gap = self._turn.longest_gap = due - self._deadline
 
     def _miss_sentence(self) -> None:
         self._sentence_due = self._deadline + self._stall

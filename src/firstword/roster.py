@@ -19,6 +19,7 @@ from .model import Again, Model, embedded, listed, remote
 from .providers import Embedded, Housed, Provider, Remote
 from .providers.openai import OpenAI
 from .race import Runner, once_more, race
+from .telemetry import Counts
 from .transport import Transport, split
 from .turn import CallNext, Send, Turn
 
@@ -34,7 +35,7 @@ class Roster:
     strict: the server at `base_url` refuses what it does not know.
     default: the model of a turn that names none, when there is no list; None = such a turn is refused.
     callers_pay: callers' own keys reach a model that has none.
-    extra: what turns may cost beyond one request each.
+    extra: what turns may cost beyond one request each. counts: hears of each request that is over.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class Roster:
         default: str | None,
         callers_pay: bool,
         extra: Budget,
+        counts: Counts | None = None,
     ) -> None:
+        self._counts = counts
         self._transport = transport
         self._base_url = base_url
         self._api_key = api_key
@@ -77,7 +80,7 @@ class Roster:
     def _ready(self, model: Model, name: str | None, *, alone: bool) -> CallNext:
         provider = speaks(model, self._base_url, strict=self._strict)
         if isinstance(provider, Housed):
-            beside = self._housed.setdefault(model.provider, Beside(provider, model.name))
+            beside = self._housed.setdefault(model.provider, Beside(provider, model.name, self._counts))
             return _twice(beside.answer, self._extra) if alone else beside.answer
         if isinstance(provider, Embedded):
             return embedded(provider)
@@ -86,7 +89,7 @@ class Roster:
         # The server's key belongs to its own base_url; one elsewhere, on the same host too, may be somebody else's.
         key = model.api_key or (self._api_key if url.rstrip("/") == self._base_url.rstrip("/") else None)
         ask = partial(remote, provider, name, url, key, self._transport, callers_pay=self._callers_pay)
-        ask = partial(ask, thinks=model.thinks) if model.thinks else ask
+        ask = partial(ask, thinks=model.thinks, counts=self._counts)
         return ask(again=_again(ask(), self._extra)) if alone else ask()
 
     def _offer_local(self, *, is_needed: bool) -> None:
@@ -148,6 +151,11 @@ class Roster:
         """End the processes of models on this machine."""
         for beside in self._housed.values():
             await beside.close()
+
+    @property
+    def waiting(self) -> int:
+        """How many turns wait for a model on this machine."""
+        return sum(beside.waiting for beside in self._housed.values())
 
     # --- what the pages ask ------------------------------------------------------------------------
 

@@ -26,6 +26,28 @@ _ABBREVIATION = re.compile(
 )
 
 
+_END = re.compile("[.!?…\n。！？｡।॥؟۔]")
+may_end = _END.search  # the quick question: a piece of text without one of these ends no sentence
+
+
+def sentence_ends(text: str) -> bool:
+    """True when a text, as far as it has come, holds a whole sentence: a voice can begin with it.
+
+    A mark at its very end counts, although more may come: who speaks it does not wait to see.
+    """
+    for found in _END.finditer(text):
+        sign, end = found.group(), found.end()
+        said = text[:end]
+        if not any(map(str.isalnum, said)):
+            continue
+        if sign in WIDE_ENDS:
+            return True
+        rest = text[end:].lstrip(CLOSERS)
+        if (not rest or rest[0].isspace()) and not _is_abbreviated(said):
+            return True
+    return False
+
+
 class Sentences:
     """Takes a text as it comes, and returns its pieces as they are finished."""
 

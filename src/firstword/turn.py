@@ -33,7 +33,11 @@ class Timeline:
     answered: float | None = None  # the model's head came back
     spoke: float | None = None  # the first chunk that speaks came from the model
     sent: float | None = None  # the first byte left for the caller
+    heard: float | None = None  # the first words left for the caller, a filler or an apology included
+    replied: float | None = None  # the first words of the answer left
+    sentence: float | None = None  # a whole sentence of the answer had left: what a voice can begin with
     ended: float | None = None  # the turn was over, however it ended
+    left: float | None = None  # the caller hung up
 
 
 @dataclass(slots=True)
@@ -173,6 +177,7 @@ class Turn:
     is_calling: bool = False  # the model was cut off within a call of a tool, of which half was passed on
     attempts: list[Attempt] = field(default_factory=list)  # all requests, when there could be more than one
     stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
+    longest_gap: float = 0.0  # seconds: the longest silence of the model within its answer
     again: str = ""  # when it was sent again: "superseded", or "joined" or "replayed" (`is_repeat`)
     called: list[Called] = field(default_factory=list)  # the tools that ran here, in the order of their results
     adjusted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know of an adjustment

@@ -19,7 +19,7 @@ from firstword import App, Model
 from firstword.server.openapi import document
 from firstword.server.pages import Pages
 from firstword.server.routes import AUDIO_PATHS, CHAT_PATHS
-from firstword.telemetry import Counts
+from firstword.telemetry import Counts, Metrics
 from firstword.testing import Upstream
 from firstword.testing.exchange import MODELS
 
@@ -189,7 +189,7 @@ def test_what_is_answered_is_documented() -> None:
     app = App(warm=False)
     plain = {path for path in CHAT_PATHS | AUDIO_PATHS if path.count("/chat/completions") == 1}
 
-    assert {path for path, _ in DOCUMENTED} == plain | set(Pages(app.gate, app, Counts()).paths) - {"/"}
+    assert {path for path, _ in DOCUMENTED} == plain | set(Pages(app.gate, app, Metrics(Counts())).paths) - {"/"}
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

@@ -23,6 +23,9 @@ class Decoder(Protocol):
     failure: UpstreamError | None  # set once the response has failed; what was fed before it still counts
     done: bool  # the response said that it is over
     skipped: int  # events that could not be understood
+    usage: (
+        Any  # the tokens as the model's server has counted them so far, as its usage object; None as long as it has not
+    )
 
     @property
     def finished(self) -> bool:

@@ -109,6 +109,7 @@ class Decoder:
         self.done = False
         self.finished = False  # every choice that began has ended
         self.skipped = 0
+        self.usage: Any = None  # the tokens as its server counted them last, whoever has asked for them
         self._frames = FrameReader()
         self._likeness = Likeness()
         self._strict = Strict()
@@ -187,6 +188,8 @@ class Decoder:
             chunk = _reshaped(chunk)
             look = chunk.look()
         choices = look.choices
+        if look.usage is not None:
+            self.usage = look.usage
         if self._flows and look.id == self._id and look.error is None and choices and _is_usual(choices):
             if self._may_think and (told := self._told(chunk)) is not chunk:
                 return [] if told is None else [told]

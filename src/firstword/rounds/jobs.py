@@ -61,6 +61,11 @@ class Jobs:
         self._jobs: dict[str, dict[str, Job]] = {}  # by caller, and by turn, tool and arguments
         self._running: set[asyncio.Task[Any]] = set()
 
+    @property
+    def running(self) -> int:
+        """How many are being done."""
+        return len(self._running)
+
     def begin(self, turn: Turn, call: Call, run: Callable[[], Coroutine[Any, Any, Outcome]]) -> Job:
         """Return the job of a call: the one that was begun for the same turn, else a new one that does `run`."""
         self._forget()

@@ -158,6 +158,8 @@ class Server:
             nonlocal why
             if why is None:
                 why = reason
+                if reason is Cut.LEFT:
+                    turn.timeline.left = clock.now()
                 task.cancel()
 
         if sending is not None:
@@ -193,6 +195,8 @@ class Server:
                 why = over.result()
         except asyncio.CancelledError:
             why = Cut.STOPPED  # whoever runs us was told to stop, and has no more patience
+        if why is Cut.LEFT and not answer.done():
+            turn.timeline.left = clock.now()
         late.stop()
         turn.adjusted.clear()
         answer.cancel()

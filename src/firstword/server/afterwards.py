@@ -59,8 +59,14 @@ class Afterwards:
 
     def expect(self, turn: Turn) -> None:
         """Take a turn that begins."""
+        self._counts.begin()
         if self._actions is not None:
             self._actions.begin(turn)
+
+    @property
+    def running(self) -> int:
+        """How many jobs are being done."""
+        return len(self._jobs)
 
     async def drain(self) -> None:
         """Wait for what is still done for turns that are over, and end what takes too long."""

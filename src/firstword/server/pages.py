@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 from .. import clock
 from ..admission import Gate
 from ..errors import Error, MethodNotAllowed, NotFound
-from ..telemetry import CONTENT_TYPE, Counts
+from ..telemetry import Metrics
 from .request import read_headers
 from .writers import ASGISend, refuse, send_body, send_json
 
@@ -41,10 +41,10 @@ class Info(Protocol):
 class Pages:
     """Answer every request that is not a turn."""
 
-    def __init__(self, gate: Gate, info: Info, counts: Counts) -> None:
+    def __init__(self, gate: Gate, info: Info, metrics: Metrics) -> None:
         self._gate = gate
         self._info = info
-        self._counts = counts
+        self._counted = metrics
         self._checked: tuple[float, list[str]] | None = None
         self._checking = asyncio.Lock()
         self._is_retiring = False
@@ -100,9 +100,10 @@ class Pages:
 
     async def _metrics(self, scope: Scope, send: ASGISend) -> None:
         """What was counted since the start, for Prometheus."""
-        self._gate.admit_operator(read_headers(scope["headers"]), scope.get("client"))
-        page = self._counts.page(self._info.states())
-        await send_body(send, 200, CONTENT_TYPE, page, {})
+        headers = read_headers(scope["headers"])
+        self._gate.admit_operator(headers, scope.get("client"))
+        kind, page = await self._counted.page(headers.get("accept", ""))
+        await send_body(send, 200, kind, page, {})
 
     async def _models(self, scope: Scope, send: ASGISend) -> None:
         """The models that a request may name."""

@@ -84,6 +84,11 @@ class Webhook:
             self._take(event)
         await send_json(send, 200, {"status": "ok"}, {})
 
+    @property
+    def running(self) -> int:
+        """How many jobs are being done."""
+        return len(self._jobs)
+
     async def drain(self) -> None:
         """Wait for the hooks that run, and end those that take too long."""
         if self._jobs:

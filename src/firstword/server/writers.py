@@ -20,6 +20,7 @@ from ..platforms import of
 from ..turn import Turn
 from ..wire import DONE, frame
 from .apology import conclusion
+from .first import FirstWords
 
 log = logging.getLogger("firstword")
 
@@ -109,6 +110,7 @@ class EventWriter:
         self._held_size = 0
         self._may_start = False  # something was spoken, or what was not (reasoning) is too long to be held
         self._is_over = False  # the end was written, or waits until the caller reads
+        self._first: FirstWords | None = FirstWords(turn)  # None once there is nothing more to be noted
         self.has_spoken = False
         self.status = 0
         self.last: Chunk | None = None  # the last chunk that was taken
@@ -133,6 +135,8 @@ class EventWriter:
             and not self._turn.corked
             and exchange.write(chunk.frame, more=True)
         ):
+            if self._first is not None:
+                self._see(self._first, chunk)
             return True  # the usual chunk, in the middle of a reply
         self._held.append(chunk.frame)
         if not self.has_spoken:
@@ -143,9 +147,16 @@ class EventWriter:
             self._may_start = self.has_spoken or (self._held_size > MAX_HELD and goes_on)
             if not self._may_start:
                 return True
+        if self._first is not None:
+            self._see(self._first, chunk)
         if self._turn.corked:
             return True
         return exchange is not None and self._write_through(exchange, more=True)
+
+    def _see(self, first: FirstWords, chunk: Chunk) -> None:
+        first.see(chunk)
+        if first.are_over:
+            self._first = None
 
     async def flush(self) -> None:
         """Write what is held, unless nothing has been spoken yet."""
@@ -154,6 +165,8 @@ class EventWriter:
 
     async def close(self) -> None:
         """End a whole reply: its last event and `[DONE]` leave together."""
+        if self._first is not None:
+            self._first.end()
         await self._end(DONE)
 
     async def _end(self, *frames: bytes) -> None:
@@ -175,6 +188,8 @@ class EventWriter:
         chunks = conclusion(self._turn, words, self.last)
         said = self._turn.reply.chunks if self.status else []
         self._turn.reply.chunks = [*said, *chunks]
+        if words and self._first is not None:
+            self._first.instead()
         await self._end(*(chunk.frame for chunk in chunks), DONE)
 
     async def fail(self, error: Error) -> None:
@@ -218,7 +233,8 @@ class EventWriter:
                 turn.interruptable = turn.voice = None  # nor can it be told with what is said instead
                 raise
         self.status = 200
-        turn.timeline.sent = clock.now()
+        heard = turn.timeline.heard
+        turn.timeline.sent = clock.now() if heard is None else heard  # the words that begin it
 
 
 class ObjectWriter:

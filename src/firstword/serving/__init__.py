@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from ..admission import Gate, is_loopback
 from ..errors import ConfigError
+from ..telemetry import common_folder
 
 KEEP_ALIVE = 75.0  # seconds; a voice engine's next turn comes after the caller has listened and spoken
 
@@ -84,7 +85,8 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
     more = options(drain)
     config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **more)
     supervisor = Workers(config, config.bind_socket(), drain_delay=drain.delay)
-    supervisor.run()
+    with common_folder():
+        supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise SystemExit(STARTUP_FAILURE)
 

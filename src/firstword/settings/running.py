@@ -5,12 +5,21 @@ They are the operator's, and are set in the environment only: the file with the 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
 
 class Running(BaseSettings):
     """Each field is a setting; its description is what docs/running.md says of it."""
+
+    # --- seeing inside
+    metrics_dir: Path | None = Field(
+        None,
+        description="Folder on this machine in which the workers of one server write down what they have counted, so "
+        "that `/metrics` tells of all of them. `--workers` makes one; it is for workers that something else starts.",
+    )
 
     # --- lifecycle
     drain_delay: float = Field(

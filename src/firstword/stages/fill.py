@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..calls import going_on
-from ..chunk import Chunk, Unspoken
+from ..chunk import Aside, Chunk, Unspoken
 from ..clock import Timer
 from ..errors import UpstreamSilent
 from ..message import words
@@ -87,7 +87,7 @@ class _Filler:
             return  # a hook in a thread may have taken the fillers out in this very moment
         turn.filled = True
         turn.corked = False
-        chunk = turn.chunk({"role": "assistant", "content": of(turn).filler(_chosen(turn))})
+        chunk = Aside(turn.chunk({"role": "assistant", "content": of(turn).filler(_chosen(turn))}).data)
         self._named = {name: chunk.data[name] for name in ("id", "created", "model")}
         if self._write is None:
             self._saying = asyncio.ensure_future(self._send(chunk))

@@ -1,177 +1,135 @@
-"""Count what became of turns, for those who look after the server: shown at /metrics in Prometheus' format.
+"""What is counted, for those who look after the server: shown at /metrics, of all workers, whichever is asked.
 
-Counting is a few additions at the end of a turn, off the caller's path; the format is the library's, which is loaded
-when somebody asks. Each worker counts for itself. No label holds what a caller said or is.
+Counting is a few additions at the end of a turn, off the caller's path. The format is the library's, which is loaded
+when somebody asks. One process keeps its counts to itself; several write them down for each other in a folder
+(docs/decisions/0030-what-several-workers-have-counted.md).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import accumulate
-from typing import Any
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-from ..events import Event
-from ..turn import Turn
+from .. import clock
+from ..threads import in_thread
+from .counts import LEFT, Counts, status_of
+from .folder import HAS_LOCKS, Folder
+from .page import render
+from .standing import standing
+from .tally import Reading, Snapshot, Tally, Values
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-MAX_LABELS = 1000  # names of models and outcomes that are told apart; providers make up error codes
-MAX_NAME = 100  # signs of a model's name; without a list of models it is whatever the caller wrote
-MAX_TOKENS = 100_000_000  # of one attempt; a server that counts more, or less than none, is not believed
-OTHER = "other"
-# Seconds up to which the engine's latencies are counted together; 0.7 is where people notice a silence.
-BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
-STATES = ("closed", "half-open", "open")
+__all__ = ["LEFT", "Counts", "Metrics", "Reading", "Values", "common_folder", "standing", "status_of"]
 
+log = logging.getLogger("firstword")
 
-class Spread:
-    """How often a time was within each of the bounds, and over all of them; and the sum of them all, in seconds."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.sum = 0.0
-
-    def note(self, seconds: float) -> None:
-        """Count one time."""
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.sum += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return how many were at most as long as each bound, as Prometheus counts."""
-        names = [*(str(bound) for bound in BOUNDS), "+Inf"]
-        return list(zip(names, accumulate(self.counts), strict=True))
+FOLDER = "FIRSTWORD_METRICS_DIR"  # the variable that names the folder
+EVERY = 1.0  # seconds after which what has changed is written down
 
 
-class Counts:
-    """What this process has counted since it began."""
+@contextlib.contextmanager
+def common_folder() -> Iterator[None]:
+    """Give the workers that are started meanwhile a folder for their counts, unless there is one."""
+    if os.environ.get(FOLDER) or not HAS_LOCKS:
+        yield
+        return
+    import tempfile  # here, because most servers are one process
 
-    def __init__(self) -> None:
-        self.turns: Counter[str] = Counter()  # by outcome: "answered", "hung_up" or an error's code
-        self.attempts: Counter[tuple[str, str, str]] = Counter()  # by model, why and outcome
-        self.unheard: Counter[tuple[str, str]] = Counter()  # by model and unit: what attempts that lost have cost
-        self.tool_calls: Counter[tuple[str, str]] = Counter()  # by tool and outcome
-        self.again: Counter[str] = Counter()  # turns that were sent again, by what became of them
-        self.events: Counter[str] = Counter()  # what an engine told by webhook, by name
-        self.heard: Counter[str] = Counter()  # turns that it told of: answered "here" or "elsewhere"
-        self.latencies: dict[tuple[str, str], Spread] = {}  # of those turns, by event and part
-        self.fillers = 0
-        self.apologies = 0
-        self.truncated = 0
-        self.stalls = 0
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="firstword-", ignore_cleanup_errors=True)
+    except OSError:
+        log.warning("no folder for counts, so each worker tells its own hint: set TMPDIR, or %s", FOLDER)
+        yield
+        return
+    with folder as name:
+        os.environ[FOLDER] = name
+        try:
+            yield
+        finally:
+            os.environ.pop(FOLDER, None)
 
-    def note(self, turn: Turn, outcome: str) -> None:
-        """Count a turn that is over."""
-        turns = self.turns
-        turns[outcome if outcome in turns else _known(turns, outcome)] += 1
-        if turn.is_plain:
+
+class Metrics:
+    """Tells what was counted. `folder`: where the workers of a server write it down; None = there is only this one."""
+
+    def __init__(self, counts: Counts, *, folder: Path | None = None) -> None:
+        self._counts = counts
+        self._folder = Folder(folder) if folder is not None and HAS_LOCKS else None
+        self._lag = 0.0  # seconds by which the loop was late lately
+        self._writing: asyncio.Task[None] | None = None
+        self._has_complained = False
+        self._busy = asyncio.Lock()
+        counts.add("worker_starts")
+        if self._folder is not None:
+            self._writing = asyncio.ensure_future(self._write_on(self._folder))
+
+    async def page(self, accept: str = "") -> tuple[str, bytes]:
+        """Return the content type and the page; accept: the request's header of that name."""
+        began = clock.now()
+        await asyncio.sleep(0)  # once round the loop
+        self._lag = max(self._lag, clock.now() - began)
+        pids = [os.getpid()]
+        async with self._busy:
+            now, self._lag = self._now(), 0.0
+            if self._folder is not None:
+                try:
+                    now, pids = await in_thread(self._folder.read, now.snapshot())
+                except OSError as error:
+                    self._complain(error)
+        page: tuple[str, bytes] = await in_thread(_rendered, now, accept, pids)
+        return page
+
+    async def close(self) -> None:
+        """Write down what is left to be told, when all turns are over."""
+        if self._writing is None or self._folder is None:
             return
-        if turn.again:
-            self.again[turn.again] += 1
-        if turn.is_repeat:
-            return  # what else is to be counted belongs to the turn whose reply it heard
-        self.fillers += turn.filled
-        self.apologies += turn.apologised
-        self.truncated += turn.reply.truncated
-        self.stalls += turn.stalls
-        for each in turn.called:
-            name = "" if each.outcome == "unknown" else each.name  # else it is the model's own words
-            self.tool_calls[_known(self.tool_calls, (name, each.outcome))] += 1
-        for attempt in turn.attempts:
-            model = attempt.model[:MAX_NAME]
-            self.attempts[_known(self.attempts, (model, attempt.why, attempt.outcome))] += 1
-            if attempt.spoke is None and attempt.chunks:
-                self.unheard[_known(self.unheard, (model, "chunks"))] += attempt.chunks
-            tokens = (attempt.usage or {}).get("total_tokens")
-            if type(tokens) is int and 0 < tokens <= MAX_TOKENS:
-                self.unheard[_known(self.unheard, (model, "tokens"))] += tokens
+        async with self._busy:  # so that nothing is being written
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+            last = self._now().snapshot()
+            last.gauges = {}
+            try:
+                await in_thread(self._folder.leave, last)
+            except OSError as error:
+                self._complain(error)
 
-    def note_event(self, event: Event) -> None:
-        """Count an event of an engine's, and the times in it."""
-        self.events[event.name] += 1
-        for turn in event.turns:
-            self.heard["elsewhere" if turn.id is None else "here"] += 1
-            for part, seconds in turn.latencies.items():
-                key = (event.name, part)
-                if key not in self.latencies and len(self.latencies) >= MAX_LABELS:
-                    key = (event.name, OTHER)
-                self.latencies.setdefault(key, Spread()).note(seconds)
+    def _now(self) -> Tally:
+        tally = self._counts.now()
+        tally.take({"workers": {(): 1.0}, "loop_lag_seconds": {(): self._lag}})
+        return tally
 
-    def page(self, states: Mapping[str, str]) -> bytes:
-        """Return all of it as text, with the breakers' `states` by model."""
-        from prometheus_client import CollectorRegistry, generate_latest
-        from prometheus_client.registry import Collector
+    async def _write_on(self, folder: Folder) -> None:
+        """Write down what has changed, over and over."""
+        written = Snapshot()
+        while True:
+            async with self._busy:
+                now = self._now().snapshot()
+                if now != written:
+                    try:
+                        await in_thread(folder.write, now)
+                        written, self._has_complained = now, False
+                    except OSError as error:
+                        self._complain(error)
+            due = clock.now() + EVERY
+            await asyncio.sleep(EVERY)
+            self._lag = max(clock.now() - due, 0.0)
 
-        counts = self
-
-        class Page(Collector):
-            def collect(self) -> Iterator[Any]:
-                return _families(counts, states)
-
-        registry = CollectorRegistry()
-        registry.register(Page())
-        return generate_latest(registry)
+    def _complain(self, error: OSError) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            log.warning("counts cannot be shared why=%s hint: check %s", error.strerror, FOLDER)
 
 
-def _known(counted: Counter[Any], labels: Any) -> Any:
-    """Return the labels, or those of all the rest when there are too many already."""
-    if labels in counted or len(counted) < MAX_LABELS:
-        return labels
-    return OTHER if isinstance(labels, str) else (OTHER,) * len(labels)
+def _rendered(tally: Tally, accept: str, pids: list[int]) -> tuple[str, bytes]:
+    from importlib import metadata
 
-
-def _families(counts: Counts, states: Mapping[str, str]) -> Iterator[Any]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
-    def counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, int]) -> Any:
-        family = CounterMetricFamily(f"firstword_{name}", text, labels=labels)
-        for key, value in sorted(values.items()):
-            family.add_metric([key] if isinstance(key, str) else list(key), value)
-        return family
-
-    yield counter("turns", "Turns that are over, by how they ended.", ("outcome",), counts.turns)
-    yield counter(
-        "attempts",
-        "Requests to models, of turns that could cost several.",
-        ("model", "why", "outcome"),
-        counts.attempts,
-    )
-    yield counter(
-        "unheard",
-        "What came from models of which the caller heard nothing: chunks, and tokens where they were counted.",
-        ("model", "unit"),
-        counts.unheard,
-    )
-    yield counter(
-        "tool_calls", "Calls of tools that run here, by what came of them.", ("tool", "outcome"), counts.tool_calls
-    )
-    yield counter(
-        "again",
-        "Turns that were sent again: superseded, joined to the first one, or replayed.",
-        ("how",),
-        counts.again,
-    )
-    for name, text in (
-        ("fillers", "Fillers that were said."),
-        ("apologies", "Apologies that were said instead of an error, or behind words that were cut off."),
-        ("truncated", "Replies of which words are missing."),
-        ("stalls", "Times that words came for stall_timeout without the end of a sentence."),
-    ):
-        yield CounterMetricFamily(f"firstword_{name}", text, value=getattr(counts, name))
-    yield counter("events", "What an engine told by webhook.", ("event",), counts.events)
-    yield counter(
-        "heard", "Turns that an engine told of, and whether they were answered here.", ("where",), counts.heard
-    )
-    spread = HistogramMetricFamily(
-        "firstword_engine_latency_seconds", "How long the parts of turns took the engine.", labels=("event", "part")
-    )
-    for (event, part), times in sorted(counts.latencies.items()):
-        spread.add_metric([event, part], times.buckets(), times.sum)
-    yield spread
-    breaker = GaugeMetricFamily(
-        "firstword_breaker", "1 for the state of each model's breaker.", labels=("model", "state")
-    )
-    for model, state in sorted(states.items()):
-        for each in STATES:
-            breaker.add_metric([model, each], float(state == each))
-    yield breaker
+    try:
+        version = metadata.version("firstword")
+    except metadata.PackageNotFoundError:
+        version = "unknown"
+    tally.take({"build_info": {(version, "{}.{}.{}".format(*sys.version_info[:3])): 1.0}})
+    return render(tally, accept=accept, pids=pids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -48,6 +48,7 @@ class Transport:
         self._check = check
         self._idle: dict[Origin, list[Connection]] = defaultdict(list)
         self._open: dict[Origin, set[Connection]] = defaultdict(set)
+        self._dialling: Counter[Origin] = Counter()
         self._resuming = resumptions()
         self._closed_one: dict[Origin, asyncio.Event] = {}
         self._warmers: dict[Origin, asyncio.Task[None]] = {}
@@ -114,6 +115,15 @@ class Transport:
             for connection in list(connections):
                 connection.abort()
 
+    def hosts(self) -> dict[str, tuple[int, int, int]]:
+        """Return how many connections to each host are idle, in use, and being dialled."""
+        found: dict[str, tuple[int, int, int]] = {}
+        for origin in {*self._open, *self._dialling}:
+            idle, held = len(self._idle.get(origin, ())), len(self._open.get(origin, ()))
+            one, two, three = found.get(origin.authority, (0, 0, 0))
+            found[origin.authority] = (one + idle, two + held - idle, three + self._dialling[origin])
+        return found
+
     @property
     def open_count(self) -> int:
         """How many connections are open."""
@@ -146,7 +156,11 @@ class Transport:
         def make() -> Connection:
             return Connection(lambda connection: self._keep(origin, connection), on_closed)
 
-        connection = await self._reach_out(origin, make, within)
+        self._dialling[origin] += 1
+        try:
+            connection = await self._reach_out(origin, make, within)
+        finally:
+            self._dialling[origin] -= 1
         if connection.closed:
             raise UpstreamConnectError("The model's server closed the connection at once.", detail=origin.authority)
         self._open[origin].add(connection)
