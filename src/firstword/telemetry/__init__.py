@@ -116,7 +116,7 @@ class Metrics:
                         self._complain(error)
             due = clock.now() + EVERY
             await asyncio.sleep(EVERY)
-            self._lag = max(clock.now() - due, 0.0)
+            self._lag = round(max(clock.now() - due, 0.0), 3)
 
     def _complain(self, error: OSError) -> None:
         if not self._has_complained:
