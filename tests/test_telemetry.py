@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from caller import Caller, turn
-from prometheus_client.parser import text_string_to_metric_families
+from counts_of_a_test import Samples, counted, read
 from served import Served
 
 from firstword import App, Model, Turn
 from firstword.telemetry import Counts
-from firstword.telemetry.catalogue import METRICS
 from firstword.telemetry.page import render
 from firstword.telemetry.tally import MAX_LABELS
 from firstword.testing import Upstream, fails, script, talk
@@ -24,34 +23,11 @@ FRIEND = "Hello there, friend."
 SORRY = "I am sorry."
 ANSWER = script.events(script.says(FRIEND))
 Serve = Callable[[App], Served]
-Samples = dict[tuple[str, tuple[str, ...]], float]
-
-
-def read(page: str) -> Samples:
-    """Return every sample by its name, without `firstword_`, and the values of its labels, in the catalogue's order."""
-    found = {}
-    for family in text_string_to_metric_families(page):
-        assert family.documentation
-        name = family.name.removeprefix("firstword_")
-        for sample in family.samples:
-            labels = [*METRICS[name].labels, "le"] if name in METRICS else ["worker"]
-            assert set(sample.labels) <= set(labels)
-            values = tuple(sample.labels[each] for each in labels if each in sample.labels)
-            found[sample.name.removeprefix("firstword_"), values] = sample.value
-    return found
 
 
 def read_counts(counts: Counts) -> Samples:
     """Return what the page of these counts would tell."""
     return read(render(counts.now())[1].decode())
-
-
-async def counted(served: Served) -> Samples:
-    """Return what a server has counted, its last turn included: a caller has heard the end before it is counted."""
-    await asyncio.to_thread(served.left_open)
-    heard = await Caller(served.url).hears(method="GET", path="/metrics")
-    assert heard.status == 200 and heard.headers["content-type"].startswith("text/plain; version=")
-    return read(heard.body.decode())
 
 
 def two(upstream: Upstream, **more: Any) -> App:

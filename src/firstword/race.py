@@ -319,7 +319,8 @@ class Lane:
             else:
                 self._say_nothing()
         self._course.turn.stalls += self.turn.stalls
-        self._course.turn.longest_gap = max(self._course.turn.longest_gap, self.turn.longest_gap)
+        if self.attempt.spoke is not None:
+            self._course.turn.longest_gap = self.turn.longest_gap
         self.turn.flush = nothing
 
     def _say_nothing(self) -> None:

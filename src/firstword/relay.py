@@ -152,7 +152,7 @@ class Relay:
             return
         due = at + self._stall
         if self._gap == math.inf:
-            self._gap = self._turn.longest_gap
+            self._gap = self._turn.longest_gap = self._turn.longest_gap or 0.0
         elif due - self._deadline > self._gap:
             self._wait_longer(due)
         self._deadline = due

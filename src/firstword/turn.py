@@ -177,7 +177,7 @@ class Turn:
     is_calling: bool = False  # the model was cut off within a call of a tool, of which half was passed on
     attempts: list[Attempt] = field(default_factory=list)  # all requests, when there could be more than one
     stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
-    longest_gap: float = 0.0  # seconds: the longest silence of the model within its answer
+    longest_gap: float | None = None  # seconds: the longest silence of the model between two of its words
     again: str = ""  # when it was sent again: "superseded", or "joined" or "replayed" (`is_repeat`)
     called: list[Called] = field(default_factory=list)  # the tools that ran here, in the order of their results
     adjusted: list[Callable[[], None]] = field(default_factory=list, repr=False)  # who must know of an adjustment

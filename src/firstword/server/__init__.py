@@ -111,6 +111,7 @@ class Server:
             turn = await self._read_turn(scope, receive, exchange, where)
             turn.timeline.received = received
         except RequestError as error:
+            self._afterwards.refused(error)
             await refuse(send, error)
             return
         except Gone:

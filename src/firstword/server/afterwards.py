@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
 
 from .. import clock
-from ..errors import Superseded
+from ..errors import Error, Superseded
 from ..mistakes import log_mistake
 from ..telemetry import Counts
 from ..turn import Turn
@@ -67,6 +67,10 @@ class Afterwards:
     def running(self) -> int:
         """How many jobs are being done."""
         return len(self._jobs)
+
+    def refused(self, error: Error) -> None:
+        """Note a request that was refused before it was a turn."""
+        self._counts.note_refusal(error)
 
     async def drain(self) -> None:
         """Wait for what is still done for turns that are over, and end what takes too long."""

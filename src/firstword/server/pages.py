@@ -79,6 +79,7 @@ class Pages:
                 raise MethodNotAllowed(f"{path or '/'} takes GET.", allow=["GET", "HEAD"], hint=hint)
             await page(scope, send)
         except Error as error:
+            self._counted.note_refusal(error)
             await refuse(send, error)
 
     async def _health(self, scope: Scope, send: ASGISend) -> None:

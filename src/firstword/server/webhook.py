@@ -76,6 +76,7 @@ class Webhook:
         except Gone:
             return
         except Error as error:
+            self._counts.note_refusal(error)
             await refuse(send, error)
             return
         if event.id is None or event.id not in self._notices:

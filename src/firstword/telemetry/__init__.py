@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import clock
+from ..errors import Error
 from ..threads import in_thread
 from .counts import LEFT, Counts, status_of
 from .folder import HAS_LOCKS, Folder
@@ -82,6 +83,10 @@ class Metrics:
                     self._complain(error)
         page: tuple[str, bytes] = await in_thread(_rendered, now, accept, pids)
         return page
+
+    def note_refusal(self, error: Error) -> None:
+        """Count a request that was refused before it was a turn."""
+        self._counts.note_refusal(error)
 
     async def close(self) -> None:
         """Write down what is left to be told, when all turns are over."""

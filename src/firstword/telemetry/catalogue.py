@@ -71,7 +71,10 @@ METRICS: Mapping[str, Metric] = {
     "tool_calls": Metric(COUNTER, ("tool", "outcome"), "Calls of tools that run here, by what came of them."),
     "tool_seconds": Metric(SPREAD, ("tool",), "How long a turn has waited for a call of a tool."),
     # --- who may speak, and how much
-    "refused": Metric(COUNTER, ("reason",), "Requests that were refused before they were a turn."),
+    "refused": Metric(COUNTER, ("reason",), "Requests that were refused before they were a turn, by the error's code."),
+    "gate_refused": Metric(COUNTER, ("reason",), "Requests that the gate has refused, by what was wrong with the key."),
+    "limits_refused": Metric(COUNTER, ("limit",), "Turns that a limit has refused, by its name."),
+    "cost": Metric(COUNTER, ("model",), "What models have cost, in the unit of the price table."),
     "turns_in_progress": Metric(GAUGE, (), "Turns that have begun and are not over."),
     # --- the engine's own word
     "events": Metric(COUNTER, ("event",), "What an engine told by webhook."),

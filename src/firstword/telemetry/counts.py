@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import UpstreamError, UpstreamStatusError
+from ..errors import Error, UpstreamError, UpstreamStatusError
 from ..events import Event
 from ..turn import Timeline, Turn
 from .tally import Labels, Reading, Spread, Tally, name_of
@@ -90,6 +90,10 @@ class Counts(Tally):
         if not turn.is_plain:
             self._note_more(turn)
 
+    def note_refusal(self, error: Error) -> None:
+        """Count a request that was refused before it was a turn."""
+        self.add("refused", (name_of(error.code or error.type),))
+
     def note_request(self, model: str, status: str) -> None:
         """Count a request to a model that is over, by what became of it."""
         labels = (model, status)
@@ -134,7 +138,7 @@ class Counts(Tally):
             labels = (name_of(labels[0]),)
             first = self.spread("first_token_seconds", labels)
         first.note(timeline.spoke - timeline.asked)
-        if turn.longest_gap:
+        if turn.longest_gap is not None:
             self.spread("longest_gap_seconds", (name_of(labels[0]),)).note(turn.longest_gap)
         if timeline.replied is not None and turn.aloud is None:
             self._after.note(timeline.replied - timeline.spoke)
