@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from caller import Caller, turn
 from counts_of_a_test import Samples, counted, read
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from served import Served
 
 from firstword import App, Model, Turn
@@ -225,3 +226,28 @@ def lambda_of(name: str) -> Callable[[], str]:
 
     tool.__name__ = name
     return tool
+
+
+async def test_who_asks_for_openmetrics_gets_it(serve: Serve, upstream: Upstream, marker: str) -> None:
+    """Prometheus names it first; what it reads is the same, and ends with its own mark."""
+    served = serve(App(base_url=upstream.base_url))
+    await Caller(served.url).says(user=marker, scripts=[ANSWER])
+    await asyncio.to_thread(served.left_open)
+    accept = {"accept": "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4,*/*;q=0.2"}
+    heard = await Caller(served.url).hears(method="GET", path="/metrics", headers=accept)
+    assert heard.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert heard.body.endswith(b"# EOF\n")
+    families = {family.name: family for family in openmetrics(heard.body.decode())}
+    (sample,) = families["firstword_turns"].samples
+    assert (sample.name, sample.labels, sample.value) == (
+        "firstword_turns_total",
+        {"platform": "openai", "outcome": "answered"},
+        1.0,
+    )
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/plain;version=x;q=y", "application/openmetrics", "\x7f" * 1000])
+def test_who_asks_for_anything_else_gets_what_all_can_read(accept: str) -> None:
+    """A browser, curl, or a header that nobody understands."""
+    kind, page = render(Counts().now(), accept=accept)
+    assert kind == "text/plain; version=0.0.4; charset=utf-8" and b"# EOF" not in page

@@ -127,6 +127,7 @@ def document() -> dict[str, Any]:
     models["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403")})
     status = {"type": "object", "properties": {"status": {"type": "string"}}}
     metrics = _page_of("What was counted, for Prometheus.", "text/plain", {"type": "string"})
+    metrics["responses"]["200"]["content"]["application/openmetrics-text"] = {"schema": {"type": "string"}}
     metrics["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403")})
     audio = {"501": "This server has no voice."}
     ready = {"description": "No model is within reach.", "content": {"application/json": {"schema": status}}}
