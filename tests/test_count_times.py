@@ -110,3 +110,20 @@ async def test_an_apology_is_heard_and_is_no_answer() -> None:
     score = await talk(models=fails(500), apology="I am sorry.")
     found = marks(score.turn)
     assert found["heard"] == found["sent"] and "replied" not in found and "sentence" not in found
+
+
+async def test_a_stall_counts_once_however_many_answers_follow() -> None:
+    """Words drip for longer than `stall_timeout`, then a tool is called and the model, one of two, asked again."""
+    app = App(models=["one", "two"], stall_timeout=2.0)
+
+    @app.tool
+    def balance() -> str:
+        """Say how much there is."""
+        return "five euros"
+
+    drip = script.words("a b c d e f g h", every=0.4)
+    call = script.tool_call("balance", "{}", id="c1")
+    slow = script.events(script.role(), drip, call, script.finish("tool_calls"), script.done())
+    score = await talk(app, models=[[slow, says("It is five.")], says("Nobody asks me.")])
+    assert score.turn is not None and score.turn.stalls == 1
+    assert score.turn.longest_gap == pytest.approx(0.4)

@@ -322,7 +322,7 @@ class App:
     def _twin(self, transport: Transport, **changed: Any) -> App:
         """Return an App that was written down as this one, but for `changed`, and has served nobody: for tests."""
         twin = copy.copy(self)
-        settings = self.settings.model_copy(update={"warm": False})
+        settings = self.settings.model_copy(update={"warm": False, "metrics_dir": None})
         twin._written = replace(self._written.copy(), settings=settings, **changed)
         twin._built, twin._transport = None, transport
         return twin

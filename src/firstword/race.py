@@ -216,6 +216,7 @@ class Lane:
             timeline=Timeline(outer.received, outer.admitted, outer.prepared),
             policy=policy,
             flush=self._flush,
+            stalls=0,  # those of an answer before this one are counted already
         )
         self._unspoken = Unspoken()
         self._is_probe = self._breaker.asked(self.attempt.asked)
