@@ -14,7 +14,7 @@ from firstword.settings.running import Running
 
 # Every setting: its name outside, the text that is set there, what it means; and another value, given to the App.
 SETTINGS: list[tuple[str, str, str, Any, Any]] = [
-    ("base_url", "LLM_BASE_URL", "http://one.example/v1", "http://one.example/v1", "http://two.example/v1"),
+    ("base_url", "LLM_BASE_URL", "https://one.example/v1", "https://one.example/v1", "https://two.example/v1"),
     ("api_key", "LLM_API_KEY", "sk-one", SecretStr("sk-one"), "sk-two"),
     ("model", "LLM_MODEL", "gpt-5-mini", "gpt-5-mini", "llama3:8b"),
     ("strict", "LLM_STRICT", "true", True, False),
@@ -57,6 +57,9 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("warm", "FIRSTWORD_WARM", "false", False, True),
     ("debug", "FIRSTWORD_DEBUG", "1", True, False),
     # What is the operator's alone: settings/running.py
+    ("hosts", "FIRSTWORD_HOSTS", "a.example, *.b.example", ["a.example", "*.b.example"], ["c.example"]),
+    ("image_hosts", "FIRSTWORD_IMAGE_HOSTS", "a.example, *", ["a.example", "*"], ["none"]),
+    ("plain_http", "FIRSTWORD_PLAIN_HTTP", "true", True, False),
     ("metrics_dir", "FIRSTWORD_METRICS_DIR", "/tmp/one", Path("/tmp/one"), Path("/tmp/two")),
     ("drain_delay", "FIRSTWORD_DRAIN_DELAY", "2", 2.0, 3.0),
     ("drain_timeout", "FIRSTWORD_DRAIN_TIMEOUT", "20", 20.0, 30.0),

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import plugins
 from .admission import Gate
+from .admission.hosts import Hosts
 from .errors import ConfigError
 from .events import Event
 from .health import Budget
 from .images import Images
+from .links import Links
 from .model import Model
 from .platforms import named
 from .policy import Policy
-from .providers import Housed
+from .providers import Housed, Remote
 from .roster import DIALECT, EMBEDDED, HOUSED, Roster, as_model, check_new, speaks, where
 from .rounds.call_tools import Offer, call_tools
 from .rounds.jobs import Jobs
@@ -43,6 +45,7 @@ from .stages.tidy import tidy
 from .telemetry import Counts, Metrics, Reading, Values, standing
 from .transport import Origin, Proxy, Transport, read_proxy, split
 from .turn import CallNext, Stage, Turn, compose, foreign
+from .upstreams import check_upstream
 
 if TYPE_CHECKING:
     from .voices import Voice
@@ -62,6 +65,8 @@ class Written:
     settings: Any
     models: list[Model]
     gate: Gate
+    hosts: Hosts | None  # the names that the server answers to; None = any
+    links: Links
     sessions: tuple[Place, ...]  # where a session's name may stand
     policy: Policy
     toolbox: Toolbox
@@ -111,25 +116,36 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
     engine_tools = frozenset[str]() if settings.platform == AUTO else named(settings.platform).engine_tools
     sessions = places(settings.session)
     held = _held_key(settings)
-    for each in [Model("any", settings.base_url, held), *listed]:
-        provider = speaks(each, settings.base_url, strict=settings.strict)
-        if isinstance(provider, Housed):
-            provider.command()
-        proxy_for(split(where(each, settings.base_url))[0])
     for position, each in enumerate(listed):
         check_new(each.name, (other.name for other in listed[:position]))
     keys = [key.get_secret_value() for key in settings.keys]
     holds_key = held is not None or any(model.api_key for model in listed)
     gate = Gate(keys, holds_key=holds_key, open_to_all=settings.open)
+    for each in [Model("any", settings.base_url, held), *listed]:
+        _check(each, settings, held, callers_pay=gate.passes_keys)
     return Written(
         settings=settings,
         models=listed,
         sessions=sessions,
         gate=gate,
+        hosts=Hosts(settings.hosts) if settings.hosts else None,
+        links=Links(settings.image_hosts),
         policy=settings.policy(),
         toolbox=Toolbox(engine_tools),
         voice=_voice(settings, gate) if voice is None or isinstance(voice, str) else _checked(voice),
     )
+
+
+def _check(model: Model, settings: Any, held: str | None, *, callers_pay: bool) -> None:
+    """Raise ConfigError for a model that could not be asked, or not safely. `held`: the key for `base_url`."""
+    provider = speaks(model, settings.base_url, strict=settings.strict)
+    url = where(model, settings.base_url)
+    proxy_for(split(url)[0])
+    if isinstance(provider, Housed):
+        provider.command()
+    elif isinstance(provider, Remote):
+        own = model.api_key or (held if url.rstrip("/") == settings.base_url.rstrip("/") else None)
+        check_upstream(url, carries_key=bool(own) or callers_pay, plain_http=settings.plain_http)
 
 
 class Built:
@@ -169,12 +185,13 @@ class Built:
         self._pages = Pages(written.gate, self.roster, self._metrics)
         self.server = Server(
             aloud(compose(self._stages, self.roster.ask), self._speaking, has_voice=has_voice),
-            reader=Reader(settings.platform, written.sessions, written.policy),
+            reader=Reader(settings.platform, written.sessions, written.policy, written.links),
             gate=written.gate,
             bounds=Bounds(settings.max_body, settings.body_timeout),
             pages=self._pages,
             afterwards=afterwards,
             webhook=self._webhook,
+            hosts=written.hosts,
             tidy=_tidy(settings),
             resent=settings.resent,
         )
@@ -303,6 +320,8 @@ def _voice(settings: Any, gate: Gate) -> Voice | None:
     name, _, rest = settings.voice.partition(":")
     own = settings.voice_api_key.get_secret_value() if settings.voice_api_key else None
     is_elsewhere = settings.voice_base_url is not None
+    if is_elsewhere:
+        check_upstream(settings.voice_base_url, carries_key=bool(own), plain_http=settings.plain_http)
     made: Voice = plugins.load("voices", name)(
         rest,
         base_url=settings.voice_base_url or settings.base_url,

@@ -14,6 +14,7 @@ from golden_requests import CASES, FILES, NAMES, asked
 from served import Served
 
 from firstword import App, Turn, plugins
+from firstword.links import Links
 from firstword.platforms import named
 from firstword.policy import Policy
 from firstword.server.reading import Reader, places
@@ -36,7 +37,7 @@ def told(turn: Turn) -> Json:
 @EVERY_CASE
 def test_a_recorded_request_becomes_this_turn(case: Json) -> None:
     """By the default settings: the path says whose it is, else the request itself."""
-    reader = Reader("auto", places(load().session), Policy())
+    reader = Reader("auto", places(load().session), Policy(), Links())
     where = route(case["path"].partition("?")[0], reader.is_platform)
     assert where is not None
 

@@ -9,6 +9,7 @@ import pytest
 
 from firstword import App, ConfigError, Turn
 from firstword.errors import BadRequest
+from firstword.links import Links
 from firstword.platforms import Asked, named
 from firstword.policy import Policy
 from firstword.server.reading import MAX_SESSION, Reader, places
@@ -32,7 +33,7 @@ def read(
 ) -> Turn:
     """Read a request as an App with these settings does."""
     written = load(**({} if session is None else {"session": session.split(",")})).session
-    reader = Reader(platform, places(written), Policy())
+    reader = Reader(platform, places(written), Policy(), Links())
     asked = Asked({**HI, **(body or {})}, headers or {}, query or {}, route.tail, None)
     return reader.read(asked, route)
 

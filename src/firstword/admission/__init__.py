@@ -88,6 +88,12 @@ class Gate:
             return NOBODY
         key = read_key(headers)
         if not self._digests:
+            if key is None and "origin" in headers and not self._open_to_all and not _is_local(headers, client):
+                # A page of any site may post without asking first; tools would run, although it cannot read the reply.
+                raise Forbidden(
+                    "A page in a browser asked without a key, and it is not one of the server's own machine.",
+                    hint="send a key, or the operator can start the server with --open",
+                )
             return Grant(key=key)
         if key is None:
             raise Unauthorized("No key was sent.", hint=HOW_TO_SEND)

@@ -97,6 +97,13 @@ class Superseded(RequestError):
     code = "superseded"
 
 
+class MisdirectedRequest(RequestError):
+    """The Host header names none of this server's names."""
+
+    status = 421
+    code = "misdirected_request"
+
+
 class TooSlow(RequestError):
     """The caller shares a reply with others, and fell too far behind them."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -37,7 +39,8 @@ STATUS_OF = {
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes, *, secret: str | None) -> UpstreamError:
     """Return the error of a whole response that is no event stream."""
-    passed = {name: headers[name] for name in PASSED_HEADERS if name in headers}
+    forms = _forms(secret)
+    passed = {name: said for name in PASSED_HEADERS if (said := headers.get(name)) and _hidden(said, forms) == said}
     status = status if status < 600 else 502  # HTTP has none above, and a server refuses to send one
     value = _error_in(body)
     if value is not None:
@@ -67,8 +70,7 @@ def read_error(
     """Return the error that an `error` value means: an object, or a bare string. Its unknown fields are kept."""
     raw = value if isinstance(value, dict) else {"message": value}
     try:
-        # A short key is no secret, and would be found within ordinary words.
-        said = _cleaned(raw, secret if secret and len(secret) >= SHORTEST_SECRET else None)
+        said = _cleaned(raw, _forms(secret))
     except RecursionError:
         said = {}
     message, kind = said.get("message"), said.get("type")
@@ -107,16 +109,28 @@ def _status(error: Mapping[str, Any]) -> int:
     return 502
 
 
-def _cleaned(value: Any, secret: str | None) -> Any:
+def _forms(secret: str | None) -> tuple[str, ...]:
+    """Return the ways in which a server echoes a key: as it is, as in a URL, and in base64; none for no secret."""
+    # A short key is no secret, and would be found within ordinary words.
+    if not secret or len(secret) < SHORTEST_SECRET:
+        return ()
+    return (secret, quote(secret, safe=""), base64.b64encode(secret.encode()).decode().rstrip("="))
+
+
+def _hidden(text: str, forms: Sequence[str]) -> str:
+    for form in forms:
+        text = text.replace(form, "***")
+    return text
+
+
+def _cleaned(value: Any, forms: Sequence[str]) -> Any:
     """Return a JSON value without tracebacks, and with the key, should the server have echoed it, made unreadable."""
     if isinstance(value, str):
-        if TRACEBACK in value:
-            return ""
-        return value.replace(secret, "***") if secret else value
+        return "" if TRACEBACK in value else _hidden(value, forms)
     if isinstance(value, list):
         if any(isinstance(each, str) and TRACEBACK in each for each in value):
             return []
-        return [_cleaned(each, secret) for each in value]
+        return [_cleaned(each, forms) for each in value]
     if isinstance(value, dict):
-        return {_cleaned(name, secret): _cleaned(each, secret) for name, each in value.items()}
+        return {_cleaned(name, forms): _cleaned(each, forms) for name, each in value.items()}
     return value

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from .. import clock
 from ..admission import Gate
+from ..admission.hosts import Hosts
 from ..clock import Timer, timeout, was_cancelled
 from ..errors import Error, MethodNotAllowed, RequestError, UpstreamSilent
 from ..platforms import Asked
@@ -52,6 +53,7 @@ class Bounds:
 class Server:
     """The ASGI application. `handler` answers turns, `pages` all else; `afterwards` hears of each turn that is over.
 
+    hosts: the names that it answers to; None = any.
     resent: what a turn that is sent again does, "supersede", "join" or "none"; "auto" is the platform's own rule.
     """
 
@@ -65,6 +67,7 @@ class Server:
         pages: Pages,
         afterwards: Afterwards,
         webhook: Webhook | None = None,
+        hosts: Hosts | None = None,
         tidy: Callable[[Turn], None] | None = None,
         resent: str = "auto",
     ) -> None:
@@ -76,6 +79,7 @@ class Server:
         self._pages = pages
         self._afterwards = afterwards
         self._webhook = webhook
+        self._hosts = hosts
         self._tidy = tidy
 
     async def drain(self) -> None:
@@ -89,6 +93,12 @@ class Server:
             path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
             if "//" in path:  # a base URL that ends with a slash, and a path that begins with one
                 path = "/" + "/".join(part for part in path.split("/") if part)
+            if self._hosts is not None:
+                try:
+                    self._hosts.check(path, scope["headers"])
+                except RequestError as error:
+                    await refuse(send, error)
+                    return
             where = PLAIN if path in CHAT_PATHS else route(path, self._reader.is_platform)
             if where is not None and where.is_turn:
                 await self._chat_completions(scope, receive, send, where, clock.now())

@@ -20,7 +20,6 @@ READY_FOR = 5.0  # seconds that an answer of /ready is kept, so that a prober ca
 # A page of text: nothing in it may run, and nothing is fetched from elsewhere.
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
-    "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
 

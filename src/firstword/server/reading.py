@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from .. import plugins
 from ..admission import read_key
 from ..errors import BadRequest, ConfigError
+from ..links import Links
 from ..platforms import Asked, named
 from ..platforms._detect import detected
 from ..platforms.openai import identity
@@ -53,12 +54,16 @@ def _place(written: str) -> Place:
 
 
 class Reader:
-    """Reads the requests of one App: `platform` is a name, or "auto"; `session` are the places of its name."""
+    """Reads the requests of one App: `platform` is a name, or "auto"; `session` are the places of its name.
 
-    def __init__(self, platform: str, session: Sequence[Place], policy: Policy) -> None:
+    links: where the parts of messages may lead.
+    """
+
+    def __init__(self, platform: str, session: Sequence[Place], policy: Policy, links: Links) -> None:
         self._platform = None if platform == AUTO else platform
         self._places = tuple(session)
         self._policy = policy
+        self._links = links
         self._spoken: dict[str, Policy] = {}  # by platform, for those that hear no error
         self._known: frozenset[str] | None = None
 
@@ -81,6 +86,7 @@ class Reader:
         name = route.platform or self._platform or detected(asked)
         platform = named(name)
         turn = platform.read(asked)
+        self._links.check(turn.messages)
         if path and session is not None:
             # Taken out only now: the platform may be known by it, or need it as well.
             _take(turn.request, path, session)

@@ -46,7 +46,13 @@ async def send_json(send: ASGISend, status: int, value: Any, headers: Mapping[st
 
 async def send_body(send: ASGISend, status: int, kind: str, body: bytes, headers: Mapping[str, str]) -> None:
     """Send one whole response that no cache keeps."""
-    lines = {"content-type": kind, "cache-control": "no-store", "content-length": str(len(body)), **headers}
+    lines = {
+        "content-type": kind,
+        "x-content-type-options": "nosniff",  # a caller's words must not become a page's script
+        "cache-control": "no-store",
+        "content-length": str(len(body)),
+        **headers,
+    }
     raw = [(name.encode("latin-1"), text.encode("latin-1", "replace")) for name, text in lines.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

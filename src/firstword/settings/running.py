@@ -6,13 +6,29 @@ They are the operator's, and are set in the environment only: the file with the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 
 class Running(BaseSettings):
     """Each field is a setting; its description is what docs/running.md says of it."""
+
+    # --- access
+    hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Names that the Host header may say, separated by commas, as in `voice.example.com,*.example.org`; "
+        "unset: any.",
+    )
+    image_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Hosts that the images, sound and files of a message may lead to, separated by commas; `*`: any "
+        "public one; `none`: a message holds its data; unset: as `*`.",
+    )
+    plain_http: bool = Field(
+        False, description="Let keys go to a public host in plain http, as the whole way there is yours."
+    )
 
     # --- seeing inside
     metrics_dir: Path | None = Field(
@@ -31,3 +47,8 @@ class Running(BaseSettings):
     drain_timeout: float = Field(
         10.0, gt=0, description="Seconds that turns in progress get to end when the server is told to stop."
     )
+
+    @field_validator("hosts", "image_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
