@@ -142,10 +142,10 @@ class Turn:
 
     request: dict[str, Any]
     stream: bool = True
-    key: str | None = None  # the caller's own key for the provider; None when the server holds the key
+    key: str | None = field(default=None, repr=False)  # the caller's own for the provider; None: the server holds one
     grant: Grant = NOBODY  # what the gate lets this caller do
-    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
-    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # names in lower case
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
     path: str = "/chat/completions"
     engine: Mapping[str, Any] = field(default_factory=dict)
     session: str | None = None  # who is on the line, as the engine says; None = unknown, so nothing is shared

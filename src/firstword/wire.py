@@ -8,7 +8,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -26,8 +26,8 @@ class HttpRequest:
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = field(repr=False)  # one of them is the key
+    body: bytes = field(default=b"", repr=False)
 
 
 def frame(data: bytes) -> bytes:

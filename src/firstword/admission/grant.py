@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Grant:
     """
 
     name: str = ""
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     models: frozenset[str] | None = None
     session: str | None = None
     allowance: Allowance = UNLIMITED

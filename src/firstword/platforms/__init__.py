@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -17,11 +17,11 @@ from ..turn import Turn
 class Asked:
     """A request as it came. `body` is taken over by who reads it; names of headers are in lower case."""
 
-    body: dict[str, Any]
-    headers: Mapping[str, str]
-    query: Mapping[str, str]
+    body: dict[str, Any] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    query: Mapping[str, str] = field(repr=False)
     path: str
-    key: str | None  # the caller's own key for the provider
+    key: str | None = field(repr=False)  # the caller's own key for the provider
 
     def turn(self, platform: str, **known: Any) -> Turn:
         """Return the turn of what is left in the body; `known` are its other fields."""

@@ -59,7 +59,10 @@ class _Slowness:
     def note(self) -> None:
         if not self._is_said:
             self._is_said = True
-            log.warning("voice is slower than real time, so callers hear gaps voice=%r", self._voice)
+            # One of the user's own may hold a key, and say it.
+            is_ours = type(self._voice).__module__.startswith("firstword.")
+            name = repr(self._voice) if is_ours else type(self._voice).__name__
+            log.warning("voice is slower than real time, so callers hear gaps voice=%s", name)
 
 
 class _Speech:

@@ -11,7 +11,7 @@ import base64
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import cast
 from urllib.parse import unquote, urlsplit
@@ -54,7 +54,7 @@ class Proxy:
 
     host: str
     port: int
-    authorization: str | None = None
+    authorization: str | None = field(default=None, repr=False)
 
 
 @lru_cache(maxsize=256)
