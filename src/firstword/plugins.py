@@ -30,7 +30,9 @@ def load(kind: str, name: str) -> Any:
     others = _entry_points(kind)
     if name in others:
         return others[name].load()
-    raise ConfigError(f"There is no {kind.removesuffix('s')} {name!r}.", hint=f"one of: {', '.join(known(kind))}")
+    # What is long or has digits may be a key that was put into the wrong place.
+    shown = repr(name) if len(name) <= 20 and not any(map(str.isdigit, name)) else "of this name"
+    raise ConfigError(f"There is no {kind.removesuffix('s')} {shown}.", hint=f"one of: {', '.join(known(kind))}")
 
 
 def _object(kind: str, name: str) -> Any:
