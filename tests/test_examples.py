@@ -27,7 +27,7 @@ from sounds import pitch, sine
 import firstword
 from firstword import App, errors
 from firstword.server.routes import AUDIO_PATHS, CHAT_PATHS
-from firstword.settings import Settings
+from firstword.settings.brain import Brain
 from firstword.testing import Upstream, script
 from firstword.voices._pcm import read_wav, wav
 
@@ -314,7 +314,7 @@ def test_the_readme_names_every_setting_with_its_default(readme: Path) -> None:
     """A setting is added, renamed or given another default."""
     shown = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", prose(readme), re.MULTILINE))
     expected = {}
-    for name, field in Settings.model_fields.items():
+    for name, field in Brain.model_fields.items():
         aliases = getattr(field.validation_alias, "choices", [f"FIRSTWORD_{name.upper()}"])
         default = field.get_default(call_default_factory=True)
         text = str(default).lower() if isinstance(default, bool) else str(default)
