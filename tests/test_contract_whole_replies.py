@@ -40,10 +40,8 @@ def whole(heard: Heard) -> Json:
     """Assert that the reply is one good object, and return it."""
     own = {name: value for name, value in heard.headers.items() if name not in ("date", "x-request-id")}
     length = str(len(heard.body))
-    assert (heard.status, own) == (
-        200,
-        {"content-type": "application/json", "cache-control": "no-store", "content-length": length},
-    )
+    kept = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    assert (heard.status, own) == (200, {"content-type": "application/json", "content-length": length, **kept})
     assert heard.headers["x-request-id"].startswith("chatcmpl-")
     reply: Json = heard.json
     assert (reply["object"], type(reply["created"])) == ("chat.completion", int)
