@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 import h11
 
+# The headers that tell of a turn; every reply of one has them.
+ABOUT = ("x-request-id", "x-firstword-attempts", "x-firstword-model", "server-timing")
+
 
 @dataclass
 class Heard:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from caller import Caller, Heard, turn
+from caller import ABOUT, Caller, Heard, turn
 from served import Served
 
 from firstword import App, Chunk, Send, Turn
@@ -63,7 +63,8 @@ def caller(upstream: Upstream) -> Iterator[Caller]:
 
 def strict(heard: Heard, choices: int = 1) -> list[Json]:
     """Assert what every client needs of a whole streamed reply, and return its chunks, metadata left out."""
-    own = {name: value for name, value in heard.headers.items() if name not in ("date", "x-request-id")}
+    own = {name: value for name, value in heard.headers.items() if name != "date" and name not in ABOUT}
+    assert set(heard.headers) >= set(ABOUT)
     assert (heard.status, own) == (
         200,
         {

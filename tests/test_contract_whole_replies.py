@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from caller import Caller, Heard
+from caller import ABOUT, Caller, Heard
 from served import Served
 
 from firstword import App, Chunk, Turn
@@ -38,7 +38,8 @@ def caller(upstream: Upstream) -> Iterator[Caller]:
 
 def whole(heard: Heard) -> Json:
     """Assert that the reply is one good object, and return it."""
-    own = {name: value for name, value in heard.headers.items() if name not in ("date", "x-request-id")}
+    own = {name: value for name, value in heard.headers.items() if name != "date" and name not in ABOUT}
+    assert set(heard.headers) >= set(ABOUT)
     length = str(len(heard.body))
     kept = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
     assert (heard.status, own) == (200, {"content-type": "application/json", "content-length": length, **kept})

@@ -18,7 +18,7 @@ Sources = Mapping[str, str]  # by the full name of a module, or the path of a fi
 FLOORS = {
     **dict.fromkeys(["errors", "clock", "threads", "mistakes"], 1),
     **dict.fromkeys(["wire", "admission", "policy", "health", "settings", "plugins", "schema", "addresses"], 2),
-    **dict.fromkeys(["sentences", "local", "hostnames", "links"], 2),
+    **dict.fromkeys(["sentences", "local", "hostnames", "links", "trace"], 2),
     **dict.fromkeys(["action", "message", "chunk", "collect", "calls", "history", "shaping", "transport"], 3),
     **dict.fromkeys(["turn"], 4),
     **dict.fromkeys(["providers", "platforms", "telemetry", "tools", "who", "images", "voices", "events"], 5),

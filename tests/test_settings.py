@@ -61,6 +61,13 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("image_hosts", "FIRSTWORD_IMAGE_HOSTS", "a.example, *", ["a.example", "*"], ["none"]),
     ("plain_http", "FIRSTWORD_PLAIN_HTTP", "true", True, False),
     ("metrics_dir", "FIRSTWORD_METRICS_DIR", "/tmp/one", Path("/tmp/one"), Path("/tmp/two")),
+    ("log", "FIRSTWORD_LOG", "json", "json", "human"),
+    ("log_level", "FIRSTWORD_LOG_LEVEL", "warning", "warning", "debug"),
+    ("log_session", "FIRSTWORD_LOG_SESSION", "true", True, False),
+    ("log_transcripts", "FIRSTWORD_LOG_TRANSCRIPTS", "true", True, False),
+    ("redact", "FIRSTWORD_REDACT", "none", "none", "auto"),
+    ("traces", "FIRSTWORD_TRACES", "console", "console", "none"),
+    ("traces_content", "FIRSTWORD_TRACES_CONTENT", "true", True, False),
     ("drain_delay", "FIRSTWORD_DRAIN_DELAY", "2", 2.0, 3.0),
     ("drain_timeout", "FIRSTWORD_DRAIN_TIMEOUT", "20", 20.0, 30.0),
 ]

@@ -172,6 +172,13 @@ class App:
         self._written.on_event.append(hook)
         return hook
 
+    def redact(self, function: F) -> F:
+        """Have `function(text)` return a text without what must not be kept, for transcripts and traces."""
+        self._check_thawed("redact")
+        check_takes(function, "text")
+        self._written.redact = function
+        return function
+
     def stage(self, stage: F) -> F:
         """Put `async def stage(turn, send, call_next)` around the model; the first one added is the outermost."""
         self._check_thawed("stage")

@@ -31,7 +31,7 @@ from .rounds.jobs import Jobs
 from .rounds.toolbox import Toolbox, knows_strict
 from .rounds.use import Limits
 from .server import Bounds, Server
-from .server.afterwards import Afterwards
+from .server.afterwards import AfterTurn, Afterwards
 from .server.pages import Pages
 from .server.reading import AUTO, Place, Reader, places
 from .server.webhook import Webhook
@@ -43,11 +43,15 @@ from .stages.hooks import ChunkHook, EventHook, Hook, TextHook, before, call, on
 from .stages.shape import shape
 from .stages.tidy import tidy
 from .telemetry import Counts, Metrics, Reading, Values, standing
+from .telemetry.content import Content
+from .telemetry.lines import Lines
+from .telemetry.redaction import Redact, redactor
 from .transport import Origin, Proxy, Transport, read_proxy, split
 from .turn import CallNext, Stage, Turn, compose, foreign
 from .upstreams import check_upstream
 
 if TYPE_CHECKING:
+    from .telemetry.traces import Traces
     from .voices import Voice
 
 EMBEDDED_VOICE = "espeak"  # says what no model can, when the App names no voice
@@ -79,6 +83,7 @@ class Written:
     voice: Voice | None = None
     voice_function: Callable[..., Any] | None = None  # the user's own, which is asked before it
     read_aloud: list[TextHook] = field(default_factory=list)
+    redact: Redact | None = None  # the user's own
 
     def copy(self) -> Written:
         """Return one that says the same; what is added to one of them later is not the other's."""
@@ -168,18 +173,15 @@ class Built:
             callers_pay=written.gate.passes_keys,
             extra=Budget(settings.hedge_share),
             counts=counts,
+            keeps_traces=settings.traces != "none",
         )
         self._stages = in_order(written, self.jobs)
         self._voice = written.voice
+        self._content = Content(redactor(own=written.redact, is_auto=settings.redact == "auto"))
+        self._traces = _traces(settings, self._content)
         has_voice = written.voice is not None or written.voice_function is not None
         self._webhook = self._listen(counts)
-        afterwards = Afterwards(
-            counts,
-            after=self._finish if written.after else None,
-            actions=Actions(self.transport, settings.agora()) if written.may_act else None,
-            webhook=self._webhook,
-            debug=settings.debug,
-        )
+        afterwards = self._afterwards(counts)
         self._metrics = Metrics(counts, folder=settings.metrics_dir)
         counts.readings.append(self._reading(afterwards))
         self._pages = Pages(written.gate, self.roster, self._metrics)
@@ -211,6 +213,22 @@ class Built:
         """Wait until they are."""
         if self._opening is not None:
             await asyncio.shield(self._opening)
+
+    def _afterwards(self, counts: Counts) -> Afterwards:
+        """Return what is done for turns that are over."""
+        written, settings, content = self._written, self._written.settings, self._content
+        after: list[AfterTurn] = [self._finish] if written.after else []
+        if settings.log_transcripts:
+            after.append(content.write)
+        return Afterwards(
+            counts,
+            after=after,
+            lines=Lines(as_json=settings.log == "json", redact=content.name if settings.log_session else None),
+            traces=self._traces,
+            actions=Actions(self.transport, settings.agora()) if written.may_act else None,
+            webhook=self._webhook,
+            debug=settings.debug,
+        )
 
     async def _finish(self, turn: Turn) -> None:
         for hook in self._written.after:
@@ -274,6 +292,8 @@ class Built:
             await self._voice.close()
         if self._opening is not None:
             self._opening.cancel()
+        if self._traces is not None:
+            await self._traces.close()
         await self._written.toolbox.close()
         await self.roster.close()
         await self.transport.close()
@@ -311,6 +331,23 @@ def _offer(written: Written, jobs: Jobs) -> Offer:
 def _tidy(settings: Any) -> Callable[[Turn], None]:
     images = Images(settings.keep_images) if settings.keep_images else None
     return tidy(notes=settings.note_interruptions, images=images)
+
+
+def _traces(settings: Any, content: Content) -> Traces | None:
+    """Return what keeps traces; None when nobody does. Raises ConfigError."""
+    if settings.traces == "none":
+        return None
+    try:
+        from .telemetry.traces import open_traces
+    except ImportError:
+        raise ConfigError(
+            "FIRSTWORD_TRACES needs OpenTelemetry, which is not installed.", hint="pip install 'firstword[traces]'"
+        ) from None
+    from importlib.metadata import version
+
+    return open_traces(
+        settings.traces, version=version("firstword"), content=content if settings.traces_content else None
+    )
 
 
 def _voice(settings: Any, gate: Gate) -> Voice | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import msgspec
@@ -28,6 +29,7 @@ from .errors import (
 from .providers import Embedded, Remote
 from .relay import Relay
 from .telemetry import LEFT, Counts, status_of
+from .trace import Ask, Trace
 from .transport import Connection, Transport, split
 from .turn import CallNext, Send, Turn
 
@@ -36,6 +38,8 @@ MAX_ERROR_BODY = 64 * 1024  # bytes of an error page that are worth reading
 MAX_LIST = 1024 * 1024  # bytes of a list of models
 LIST_TIMEOUT = 3.0  # seconds for it; the page is a help, not a turn
 
+
+Lines: TypeAlias = tuple[tuple[str, str], ...]  # of a request's head
 
 # Asks a model a second time: the turn, its send, what the first time failed with, and when that was.
 Again: TypeAlias = Callable[[Turn, Send, UpstreamError, float], Awaitable[None]]
@@ -99,7 +103,10 @@ def remote(
         asked = turn.timeline.asked = clock.now()
         status = LEFT
         try:
-            await server.exchange(turn, send, model, key, asked)
+            if turn.trace is None:
+                await server.exchange(turn, send, model, key, asked)
+            else:
+                await server.traced(turn.trace, turn, send, model, key, asked)
             status = "200"
             return
         except UpstreamError as error:
@@ -131,12 +138,21 @@ class _Server:
     thinks: bool
     counts: Counts | None
 
-    async def exchange(self, turn: Turn, send: Send, model: str, key: str | None, asked: float) -> None:
-        """Send one request, and pass its answer on. Raises UpstreamError."""
-        connection = await self.transport.request(
-            self.provider.request(turn, model=model, base_url=self.base_url, key=key),
-            within=turn.policy.first_token_timeout,
-        )
+    async def traced(self, trace: Trace, turn: Turn, send: Send, model: str, key: str | None, asked: float) -> None:
+        """Do the same, and note it in the turn's trace, to which the request says that it belongs."""
+        origin, _ = split(self.base_url)
+        note = trace.ask(model, provider=dialect(self.provider), host=origin.host, port=origin.port)
+        with noting(note, turn):
+            await self.exchange(turn, send, model, key, asked, note.headers)
+
+    async def exchange(
+        self, turn: Turn, send: Send, model: str, key: str | None, asked: float, more: Lines = ()
+    ) -> None:
+        """Send one request, and pass its answer on. Raises UpstreamError. more: of the request's head."""
+        request = self.provider.request(turn, model=model, base_url=self.base_url, key=key)
+        if more:
+            request = replace(request, headers=(*request.headers, *more))
+        connection = await self.transport.request(request, within=turn.policy.first_token_timeout)
         try:
             turn.timeline.answered = clock.now()
             deadline = asked + turn.policy.first_token_timeout
@@ -157,6 +173,38 @@ class _Server:
             connection.drain()
         finally:
             connection.release()
+
+
+def dialect(provider: Any) -> str:
+    """Return the name of a provider's dialect, as traces have it."""
+    return type(provider).__name__.lower()
+
+
+@contextmanager
+def noting(note: Ask, turn: Turn) -> Iterator[None]:
+    """Note in a trace what becomes of a request to a model."""
+    try:
+        yield
+    except BaseException as error:
+        note.end(turn.timeline.answered, turn.timeline.spoke, error)
+        raise
+    note.end(turn.timeline.answered, turn.timeline.spoke, None)
+
+
+def traced(answer: CallNext, name: str, provider: str) -> CallNext:
+    """Return the same model, whose requests stand in the turns' traces.
+
+    Of a model behind HTTP `remote` notes them itself, because its request has to name its parent.
+    """
+
+    async def ask(turn: Turn, send: Send) -> None:
+        if turn.trace is None:
+            await answer(turn, send)
+            return
+        with noting(turn.trace.ask(name, provider=provider), turn):
+            await answer(turn, send)
+
+    return ask
 
 
 def _missing_key(model: str, callers_pay: bool) -> Error:

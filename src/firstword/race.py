@@ -210,13 +210,15 @@ class Lane:
         self._breaker = runner.health.breaker(course.turn.key)
         self.attempt = Attempt(runner.name, why, clock.now())
         course.turn.attempts.append(self.attempt)
-        outer = course.turn.timeline
+        course.turn.asked.append(runner.name)
+        outer, trace = course.turn.timeline, course.turn.trace
         self.turn = replace(
             course.turn,
             timeline=Timeline(outer.received, outer.admitted, outer.prepared),
             policy=policy,
             flush=self._flush,
             stalls=0,  # those of an answer before this one are counted already
+            trace=None if trace is None else trace.of(self.attempt),
         )
         self._unspoken = Unspoken()
         self._is_probe = self._breaker.asked(self.attempt.asked)

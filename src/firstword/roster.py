@@ -15,7 +15,7 @@ from . import clock, plugins
 from .beside import Beside
 from .errors import BadRequest, ConfigError, NotFound, UpstreamError
 from .health import Budget
-from .model import Again, Model, embedded, listed, remote
+from .model import Again, Model, embedded, listed, remote, traced
 from .providers import Embedded, Housed, Provider, Remote
 from .providers.openai import OpenAI
 from .race import Runner, once_more, race
@@ -26,6 +26,7 @@ from .turn import CallNext, Send, Turn
 DIALECT = "openai"  # what a server speaks when nobody says otherwise
 EMBEDDED = "demo"  # always there: a new user hears something before there is a key
 HOUSED = "local"  # there when it is installed
+FUNCTION = "function"  # whose dialect a function of the user's speaks, as traces have it
 
 
 class Roster:
@@ -36,6 +37,7 @@ class Roster:
     default: the model of a turn that names none, when there is no list; None = such a turn is refused.
     callers_pay: callers' own keys reach a model that has none.
     extra: what turns may cost beyond one request each. counts: hears of each request that is over.
+    keeps_traces: what answers without HTTP notes in the turn's trace that it was asked.
     """
 
     def __init__(
@@ -51,14 +53,17 @@ class Roster:
         callers_pay: bool,
         extra: Budget,
         counts: Counts | None = None,
+        keeps_traces: bool = False,
     ) -> None:
         self._counts = counts
         self._transport = transport
+        self._keeps_traces = keeps_traces
         self._base_url = base_url
         self._api_key = api_key
         self._strict = strict
         self._default = default
         self._callers_pay = callers_pay
+        self._first = models[0].name if models else None
         self._has_list = bool(models)
         self._extra = extra
         self._remotes: list[Model] = []
@@ -67,13 +72,14 @@ class Roster:
         runners = [Runner(model.name, self._ready(model, model.name, alone=alone)) for model in models]
         self._runners = {runner.name: runner for runner in runners}
         self.runners = [] if alone else runners  # those of a race
-        self._names: dict[str, CallNext] = {EMBEDDED: embedded(plugins.load("providers", EMBEDDED))}
+        demo = self._noted(embedded(plugins.load("providers", EMBEDDED)), EMBEDDED, EMBEDDED)
+        self._names: dict[str, CallNext] = {EMBEDDED: demo}
         self._warmed = list(self._housed)  # those that are named at start; any other waits until it is asked
         self._offer_local(is_needed=default == HOUSED and not models and HOUSED not in functions)
         for runner in runners:
             others = [other for other in runners if other is not runner]
             self._names[runner.name] = _racing([runner, *others], extra) if others else runner.answer
-        self._names.update(functions)
+        self._names.update({name: self._noted(each, name, FUNCTION) for name, each in functions.items()})
         # What answers any other name.
         self.rest = self._names[models[0].name] if models else self._ready(Model("any"), None, alone=True)
 
@@ -81,9 +87,10 @@ class Roster:
         provider = speaks(model, self._base_url, strict=self._strict)
         if isinstance(provider, Housed):
             beside = self._housed.setdefault(model.provider, Beside(provider, model.name, self._counts))
-            return _twice(beside.answer, self._extra) if alone else beside.answer
+            answer = self._noted(beside.answer, model.name, model.provider)
+            return _twice(answer, self._extra) if alone else answer
         if isinstance(provider, Embedded):
-            return embedded(provider)
+            return self._noted(embedded(provider), model.name, model.provider)
         self._remotes.append(model)
         url = where(model, self._base_url)
         # The server's key belongs to its own base_url; one elsewhere, on the same host too, may be somebody else's.
@@ -91,6 +98,9 @@ class Roster:
         ask = partial(remote, provider, name, url, key, self._transport, callers_pay=self._callers_pay)
         ask = partial(ask, thinks=model.thinks, counts=self._counts)
         return ask(again=_again(ask(), self._extra)) if alone else ask()
+
+    def _noted(self, answer: CallNext, name: str, provider: str) -> CallNext:
+        return traced(answer, name, provider) if self._keeps_traces else answer
 
     def _offer_local(self, *, is_needed: bool) -> None:
         """Let the model on this machine be named when it is installed. Raises ConfigError when it is needed."""
@@ -122,6 +132,7 @@ class Roster:
             chosen = self._chosen(turn.policy.models)
             if self.runners:
                 return race(turn, send, chosen, self._extra)
+            turn.asked.append(chosen[0].name)
             return chosen[0].answer(turn, send)  # the only one of the list, which tries a second time by itself
         answer = self._names.get(turn.model)
         if answer is None and turn.model == HOUSED and not self._has_list:
@@ -130,6 +141,9 @@ class Roster:
                 param="model",
                 hint="its operator can: pip install 'firstword[local]'",
             )
+        name = turn.model if answer is not None else self._first or turn.model
+        if not self.runners or name not in self._runners:  # a race notes by itself whom it asks
+            turn.asked.append(name)
         return (answer or self.rest)(turn, send)
 
     def _chosen(self, names: Sequence[str]) -> list[Runner]:

@@ -20,6 +20,7 @@ from .chunk import Chunk
 from .errors import ActionError, Error
 from .message import Message, words
 from .policy import Policy
+from .trace import Trace
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ class Reply:
 
     chunks: list[Chunk] = field(default_factory=list)
     truncated: bool = False
+    last: Chunk | None = None  # the model's last one, also when the chunks are not kept
 
     @property
     def text(self) -> str:
@@ -91,12 +93,15 @@ class Reply:
         """Why the model stopped; None when it was cut off."""
         if self.truncated:
             return None
-        return next((chunk.finish_reason for chunk in reversed(self.chunks) if chunk.finish_reason), None)
+        return next((chunk.finish_reason for chunk in self._backwards() if chunk.finish_reason), None)
 
     @property
     def usage(self) -> dict[str, Any] | None:
         """The provider's own count of tokens, when it sent one."""
-        return next((chunk.data["usage"] for chunk in reversed(self.chunks) if chunk.look().usage), None)
+        return next((chunk.data["usage"] for chunk in self._backwards() if chunk.look().usage), None)
+
+    def _backwards(self) -> list[Chunk]:
+        return [*([] if self.last is None else [self.last]), *reversed(self.chunks)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ class Called:
     result: str
     outcome: str
     seconds: float
+    began: float = 0.0  # when, in monotonic seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +181,9 @@ class Turn:
     filled: bool = False  # a filler was said
     apologised: bool = False  # the apology was said
     is_calling: bool = False  # the model was cut off within a call of a tool, of which half was passed on
+    asked: list[str] = field(default_factory=list)  # the models that were asked, a name for each request
     attempts: list[Attempt] = field(default_factory=list)  # all requests, when there could be more than one
+    trace: Trace | None = None  # its place in a trace, when there is one
     stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
     longest_gap: float | None = None  # seconds: the longest silence of the model between two of its words
     again: str = ""  # when it was sent again: "superseded", or "joined" or "replayed" (`is_repeat`)

@@ -82,7 +82,7 @@ class Uses:
         outcome = await self._outcome(call)
         seconds = clock.now() - began
         arguments = call.item["function"]["arguments"]
-        self._turn.called.append(Called(call.name, arguments, outcome.text, outcome.kind, seconds))
+        self._turn.called.append(Called(call.name, arguments, outcome.text, outcome.kind, seconds, began))
         if outcome.kind != "answered":
             name = call.name if call.name in self._tools else ""  # else it is the model's own words
             log.warning("tool call id=%s name=%s outcome=%s seconds=%.4f", self._turn.id, name, outcome.kind, seconds)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from .. import clock
 from ..errors import Error, Superseded
 from ..mistakes import log_mistake
 from ..telemetry import Counts
+from ..telemetry.lines import Lines
+from ..trace import passed_on
 from ..turn import Turn
 from .webhook import Webhook
 
-log = logging.getLogger("firstword")
+if TYPE_CHECKING:
+    from ..telemetry.traces import Traces  # whose library is loaded only when traces are kept
 
 AfterTurn: TypeAlias = Callable[[Turn], Awaitable[None]]
 
-LINE = "turn ended id=%s status=%d outcome=%s first_word=%.4f seconds=%.4f%s"
-MAX_NAME = 100  # signs of a model's name in the log
 JOBS_TIMEOUT = 10.0  # seconds that the jobs of turns that are over get when the server stops
 
 
@@ -34,19 +34,28 @@ class Actions(Protocol):
 
 
 class Afterwards:
-    """Notes the end of turns. `after` hears of each one; `webhook` and `actions` of those that concern them."""
+    """Notes the end of turns. Each of `after` hears of it; `webhook` and `actions` of those that concern them.
+
+    lines: what each leaves in the log. traces: what keeps their spans; None: a trace is only passed on.
+    """
 
     def __init__(
         self,
         counts: Counts,
         *,
-        after: AfterTurn | None = None,
+        after: Sequence[AfterTurn] = (),
+        lines: Lines | None = None,
+        traces: Traces | None = None,
         actions: Actions | None = None,
         webhook: Webhook | None = None,
         debug: bool = False,
     ) -> None:
         self._counts = counts
-        self._after = after
+        self._after = list(after)
+        self._lines = lines or Lines()
+        self._traces = traces
+        if traces is not None and traces.keeps_content:
+            self._after.append(traces.end_with_content)
         self._actions = actions
         self._webhook = webhook
         self._debug = debug
@@ -55,11 +64,15 @@ class Afterwards:
     @property
     def keeps_replies(self) -> bool:
         """True when somebody reads what was sent, once the turn is over."""
-        return self._after is not None
+        return bool(self._after)
 
     def expect(self, turn: Turn) -> None:
         """Take a turn that begins."""
         self._counts.begin()
+        if self._traces is not None:
+            turn.trace = self._traces.begin(turn.headers)
+        elif "traceparent" in turn.headers:
+            turn.trace = passed_on(turn.headers)
         if self._actions is not None:
             self._actions.begin(turn)
 
@@ -86,9 +99,7 @@ class Afterwards:
 
     def end(self, turn: Turn, status: int, *, hung_up: bool) -> None:
         """Note the end of a turn, and start what comes after it. status: of the reply; 0 when none has begun."""
-        timeline = turn.timeline
-        timeline.ended = clock.now()
-        spoke = -1.0 if timeline.spoke is None else timeline.spoke - timeline.received
+        turn.timeline.ended = clock.now()
         error = turn.error
         outcome = "hung_up" if hung_up else "answered" if error is None else error.code or error.type
         if isinstance(error, Superseded) and not turn.again:
@@ -96,15 +107,14 @@ class Afterwards:
         self._counts.note(turn, outcome)
         if self._webhook is not None:
             self._webhook.note(turn)
-        level = logging.INFO if error is None or turn.again == "superseded" else logging.WARNING
-        if log.isEnabledFor(level):
-            seconds = timeline.ended - timeline.received
-            facts = (turn.id, status, outcome, spoke, seconds, "" if turn.is_plain else _more_facts(turn))
-            # Made by hand: to look up which line of which file logs, as `log.log` does, costs as much as all the rest.
-            log.handle(log.makeRecord(log.name, level, "", 0, LINE, facts, None))
+        self._lines.write(turn, status, outcome)
         turn.judge = None
-        if self._after is not None and not turn.is_repeat:
-            self._start(self._after, turn)
+        if turn.trace is not None:
+            turn.trace.status, turn.trace.outcome = status, outcome
+            if self._traces is not None and (turn.is_repeat or not self._traces.keeps_content):
+                self._traces.end(turn)
+        for after in () if turn.is_repeat else self._after:
+            self._start(after, turn)
         if turn.deed is not None and self._actions is not None and outcome == "answered":
             self._start(self._actions.finish, turn)
 
@@ -118,22 +128,3 @@ class Afterwards:
             await after(turn)
         except Exception as error:
             self.log_bug(turn, error)
-
-
-def _more_facts(turn: Turn) -> str:
-    """Return what else the log says of a turn that was not plain: who was asked, what was said by us, what failed."""
-    facts = [f"asked={','.join(_one_word(attempt.model) for attempt in turn.attempts)}"] if turn.attempts else []
-    facts += [f"model={_one_word(turn.answered_by)}"] if turn.answered_by else []
-    facts += [f"tools={len(turn.called)}"] if turn.called else []
-    facts += ["aloud"] if turn.aloud is not None else []
-    facts += [name for name in ("filled", "apologised") if getattr(turn, name)]
-    facts += [turn.again] if turn.is_repeat else []
-    facts += ["truncated"] if turn.reply.truncated else []
-    facts += [f"stalls={turn.stalls}"] if turn.stalls else []
-    facts += [f"host={turn.error.detail}"] if turn.error is not None and turn.error.detail else []
-    return "".join(f" {fact}" for fact in facts)
-
-
-def _one_word(name: str) -> str:
-    """Return a model's name as one word of a line: without a list of models it is whatever the caller wrote."""
-    return "".join(sign if sign.isprintable() and sign not in " ,=" else "?" for sign in name[:MAX_NAME])

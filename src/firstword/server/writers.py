@@ -21,6 +21,7 @@ from ..turn import Turn
 from ..wire import DONE, frame
 from .apology import conclusion
 from .first import FirstWords
+from .headers import lines, pairs, told
 
 log = logging.getLogger("firstword")
 
@@ -179,6 +180,7 @@ class EventWriter:
         """Write the last frames; once, also when a caller who does not read them is given up."""
         if not self._is_over:
             self._is_over = True
+            self._turn.reply.last = self.last
             self._held += frames
         await self._write(more=False)
 
@@ -213,7 +215,7 @@ class EventWriter:
             return
         if not self.status:
             self._start()
-            headers = [*EVENT_STREAM, (b"x-request-id", self._turn.id.encode())]
+            headers = [*EVENT_STREAM, *pairs(self._turn)]
             await self._asgi_send({"type": "http.response.start", "status": 200, "headers": headers})
         data = b"".join(self._held)
         self._held.clear()
@@ -222,7 +224,7 @@ class EventWriter:
     def _write_through(self, exchange: Exchange, *, more: bool) -> bool:
         if not self.status:
             self._start()
-            exchange.start(b"%bx-request-id: %b\r\n" % (_EVENT_STREAM_LINES, self._turn.id.encode()))
+            exchange.start(_EVENT_STREAM_LINES + lines(self._turn))
         if not exchange.write(b"".join(self._held), more=more):
             return False
         self._held.clear()
@@ -275,7 +277,7 @@ class ObjectWriter:
         self._turn.reply.chunks = self._chunks
         self.status = 200
         self._turn.timeline.sent = clock.now()
-        await send_json(self._asgi_send, 200, whole, {"x-request-id": self._turn.id})
+        await send_json(self._asgi_send, 200, whole, told(self._turn))
 
     async def conclude(self, words: str) -> None:
         """Send these words instead of a reply that is not whole."""
@@ -290,7 +292,7 @@ class ObjectWriter:
 
 
 async def _send_error(send: ASGISend, turn: Turn, error: Error) -> None:
-    headers = {"x-request-id": turn.id, **error.headers()}
+    headers = {**told(turn), **error.headers()}
     await send_json(send, error.status, _error_body(turn, error), headers)
 
 

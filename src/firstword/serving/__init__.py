@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import errno
 import json
-import logging
 import math
 import socket
 import sys
@@ -35,7 +33,20 @@ class Drain:
     delay: float = 0.0
 
 
-DRAIN = Drain()
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """What the log is like: form, "human" or "json"; level, "debug", "info", "warning" or "error"."""
+
+    form: str = "human"
+    level: str = "info"
+
+    @classmethod
+    def of(cls, settings: Any) -> Logs:
+        """Return what an App's settings say."""
+        return cls(settings.log, settings.log_level)
+
+
+DRAIN, LOGS = Drain(), Logs()
 
 
 class Servable(Protocol):
@@ -44,6 +55,10 @@ class Servable(Protocol):
     @property
     def gate(self) -> Gate:
         """Who may come in."""
+
+    @property
+    def settings(self) -> Any:
+        """What was set."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer, as ASGI."""
@@ -65,14 +80,17 @@ def serve(app: Servable, *, host: str, port: int, public_url: str | None = None,
         say_how(port, public_url)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
-    server = Draining(uvicorn.Config(app, host=host, port=port, **options(drain)), drain_delay=drain.delay)
+    more = options(drain, Logs.of(app.settings))
+    server = Draining(uvicorn.Config(app, host=host, port=port, **more), drain_delay=drain.delay)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
     if not server.started:
         raise SystemExit(STARTUP_FAILURE)
 
 
-def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers: int, drain: Drain = DRAIN) -> None:
+def serve_workers(
+    load: Callable[[], Servable], *, host: str, port: int, workers: int, drain: Drain = DRAIN, logs: Logs = LOGS
+) -> None:
     """Serve from several processes, each with an App of its own from `load`, until this one is told to stop.
 
     Raises SystemExit when a worker cannot even start.
@@ -82,7 +100,7 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
 
     from .workers import Workers
 
-    more = options(drain)
+    more = options(drain, logs)
     config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **more)
     supervisor = Workers(config, config.bind_socket(), drain_delay=drain.delay)
     with common_folder():
@@ -91,7 +109,9 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
         raise SystemExit(STARTUP_FAILURE)
 
 
-def serve_reloading(app: str, *, host: str, port: int, folder: str | None = None, drain: Drain = DRAIN) -> None:
+def serve_reloading(
+    app: str, *, host: str, port: int, folder: str | None = None, drain: Drain = DRAIN, logs: Logs = LOGS
+) -> None:
     """Serve in another process, which imports the App for itself, and is started again when a file changes.
 
     app: "module:name", or "module:Class" without a folder. folder: where the module is, and what is watched.
@@ -99,7 +119,7 @@ def serve_reloading(app: str, *, host: str, port: int, folder: str | None = None
     import uvicorn
 
     given = {"app_dir": folder, "reload_dirs": [folder]} if folder else {"factory": True}
-    uvicorn.run(app, host=host, port=port, reload=True, **given, **options(drain))
+    uvicorn.run(app, host=host, port=port, reload=True, **given, **options(drain, logs))
 
 
 def _load_once(load: Callable[[], Servable]) -> Servable:
@@ -127,34 +147,17 @@ def check_free(host: str, port: int) -> None:
             ) from None
 
 
-class Line(logging.Formatter):
-    """The shape of uvicorn's own lines, made for a tenth of their price: a turn pays for one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return `INFO:     what happened`."""
-        if record.exc_info or record.stack_info:
-            return f"{record.levelname + ':':<9} {super().format(record)}"
-        return f"{record.levelname + ':':<9} {record.getMessage()}"
-
-
-def options(drain: Drain = DRAIN) -> dict[str, Any]:
+def options(drain: Drain = DRAIN, logs: Logs = LOGS) -> dict[str, Any]:
     """Return how uvicorn is set up for voice: one quiet log, connections kept between a caller's turns."""
-    from uvicorn.config import LOGGING_CONFIG
-
     from ..server.protocol import VoiceProtocol
+    from ..telemetry.out import log_config
 
-    log_config = copy.deepcopy(LOGGING_CONFIG)
-    log_config["formatters"]["firstword"] = {"()": Line}
-    log_config["handlers"]["firstword"] = {**log_config["handlers"]["default"], "formatter": "firstword"}
-    log_config["loggers"]["firstword"] = {"handlers": ["firstword"], "level": "INFO", "propagate": False}
-    # The MCP SDK writes what a server said into its errors; ours say what happened.
-    log_config["loggers"]["mcp"] = {"handlers": [], "level": "CRITICAL", "propagate": False}
     return {
         "http": VoiceProtocol,
         "ws": "none",
         "lifespan": "on",
         "access_log": False,  # it would write URLs, which may hold a session or a key; a turn has a line of its own
-        "log_config": log_config,
+        "log_config": log_config(logs.form, logs.level),
         "server_header": False,
         "proxy_headers": False,  # who a caller is must not be for the caller to say
         "timeout_keep_alive": int(KEEP_ALIVE),

@@ -6,7 +6,7 @@ They are the operator's, and are set in the environment only: the file with the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode
@@ -35,6 +35,31 @@ class Running(BaseSettings):
         None,
         description="Folder on this machine in which the workers of one server write down what they have counted, so "
         "that `/metrics` tells of all of them. `--workers` makes one; it is for workers that something else starts.",
+    )
+    log: Literal["human", "json"] = Field(
+        "human", description="The form of the log: `human`, or `json`, one object a line."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged: `debug`, `info`, `warning` or `error`, and what is worse."
+    )
+    log_session: bool = Field(
+        False, description="Log the names of the session, the user and the channel, after redaction."
+    )
+    log_transcripts: bool = Field(
+        False, description="Log what callers said and what was replied, after redaction, on a line for each turn."
+    )
+    redact: Literal["auto", "none"] = Field(
+        "auto",
+        description="What is taken out of words before they are kept: `auto`: numbers, e-mail addresses, cards, "
+        "accounts and keys; `none`: nothing, but for what `@app.redact` takes out.",
+    )
+    traces: Literal["otlp", "console", "none"] = Field(
+        "none",
+        description="Where spans go: `otlp`: to the collector that the `OTEL_` variables name; `console`: to standard "
+        "output; `none`.",
+    )
+    traces_content: bool = Field(
+        False, description="Keep what was said and what tools were told in spans, after redaction."
     )
 
     # --- lifecycle
