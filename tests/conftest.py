@@ -24,7 +24,9 @@ ROOT = Path(__file__).parent.parent
 def _no_settings_of_this_machine() -> None:
     """A developer's own keys and proxies must not decide whether a test passes."""
     for name in list(os.environ):
-        if name.startswith(("LLM_", "FIRSTWORD_", "OPENAI_", "GROQ_", "AGORA_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("LLM_", "FIRSTWORD_", "OPENAI_", "GROQ_", "AGORA_", "OTEL_")) or name.lower().endswith(
+            "_proxy"
+        ):
             del os.environ[name]
 
 

@@ -34,7 +34,7 @@ _CHINESE = "零〇一二三四五六七八九幺两"
 # What people say between them.
 _BETWEEN = r"(?:and|dash|hyphen|minus|dot|point|space|slash|plus|um|uh|er|then)"
 _DIGIT = rf"(?:\d|[{_CHINESE}]|(?<![^\W\d_])(?:{_SAID}|o)(?![^\W\d_]))"
-_run = re.compile(rf"(?:{_GAP}{{0,3}}\+)?{_DIGIT}(?:{_GAP}{{0,4}}(?:{_BETWEEN}{_GAP}{{1,4}})?{_DIGIT})*", re.IGNORECASE)
+_run = re.compile(rf"\+?{_DIGIT}(?:{_GAP}{{0,4}}(?:{_BETWEEN}{_GAP}{{1,4}})?{_DIGIT})*", re.IGNORECASE)
 _digit = re.compile(_DIGIT, re.IGNORECASE)
 
 _LOCAL = r"[\w.!#$%&'*+/=?^`{|}~\-]"
