@@ -299,6 +299,11 @@ class Turn:
         return next((attempt.model for attempt in self.attempts if attempt.spoke is not None), None)
 
     @property
+    def asked_at(self) -> float | None:
+        """When the model that speaks was asked; until one does, when the first was; None when nobody was."""
+        return self.attempts[0].asked if self.timeline.asked is None and self.attempts else self.timeline.asked
+
+    @property
     def text(self) -> str:
         """The last words of the caller; empty when there are none."""
         for message in reversed(self.messages):

@@ -19,7 +19,7 @@ def told(turn: Turn) -> dict[str, str]:
     `x-firstword-model` is who has spoken, else who was asked last; `x-firstword-attempts` how many requests to models
     there were so far. `server-timing` has milliseconds, as its standard wants (https://www.w3.org/TR/server-timing/).
     """
-    asked = turn.asked if turn.timeline.asked is not None or turn.attempts else ()
+    asked = turn.asked if turn.asked_at is not None else ()
     headers = {
         "x-request-id": turn.id,
         "x-firstword-attempts": str(len(asked)),
@@ -47,9 +47,10 @@ def _timing(turn: Turn) -> str:
     admitted = received if timeline.admitted is None else timeline.admitted
     prepared = admitted if timeline.prepared is None else timeline.prepared
     whole = f"gate;dur={(admitted - received) * 1e3:.2f}, read;dur={(prepared - admitted) * 1e3:.2f}"
-    if timeline.asked is not None:
+    asked = turn.asked_at
+    if asked is not None:
         spoke = now if timeline.spoke is None else timeline.spoke
-        whole += f", ask;dur={(timeline.asked - prepared) * 1e3:.2f}, model;dur={(spoke - timeline.asked) * 1e3:.2f}"
+        whole += f", ask;dur={(asked - prepared) * 1e3:.2f}, model;dur={(spoke - asked) * 1e3:.2f}"
     return f"{whole}, total;dur={(now - received) * 1e3:.2f}"
 
 

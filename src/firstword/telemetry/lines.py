@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from ..turn import Timeline, Turn
+from ..turn import Turn
 
 log = logging.getLogger("firstword")
 
@@ -41,7 +41,7 @@ class Lines:
         timeline = turn.timeline
         received = timeline.received
         spoke = NEVER if timeline.spoke is None else timeline.spoke - received
-        more = _times(timeline) if turn.is_plain else _times(timeline) + _more(turn)
+        more = _times(turn) if turn.is_plain else _times(turn) + _more(turn)
         if self._redact is not None or turn.trace is not None or turn.grant.name or "x-request-id" in turn.headers:
             more += "".join(f" {name}={one_word(text)}" for name, text in self._whose(turn).items())
         outcome = outcome if turn.error is None else one_word(outcome)  # a provider makes up codes
@@ -77,7 +77,7 @@ class Lines:
             "stream": turn.stream,
             "model": (turn.answered_by or (turn.asked[-1] if turn.asked else ""))[:MAX_NAME] or None,
             "requests": len(turn.asked),
-            "seconds": _seconds(turn.timeline),
+            "seconds": _seconds(turn),
             "attempts": [_attempt(turn, each) for each in turn.attempts],
             "tools": [
                 {
@@ -100,23 +100,25 @@ class Lines:
         return {name: value for name, value in fields.items() if value not in (None, "", False, []) or name == "status"}
 
 
-def _times(timeline: Timeline) -> str:
+def _times(turn: Turn) -> str:
     """Return when the other things happened, in seconds since the request's head was read."""
-    received = timeline.received
+    timeline = turn.timeline
+    received, at = timeline.received, turn.asked_at
     gate = NEVER if timeline.admitted is None else timeline.admitted - received
     read = NEVER if timeline.prepared is None else timeline.prepared - received
-    asked = NEVER if timeline.asked is None else timeline.asked - received
+    asked = NEVER if at is None else at - received
     answered = NEVER if timeline.answered is None else timeline.answered - received
     sent = NEVER if timeline.sent is None else timeline.sent - received
     return f" gate={gate:.4f} read={read:.4f} ask={asked:.4f} head={answered:.4f} sent={sent:.4f}"
 
 
-def _seconds(timeline: Timeline) -> dict[str, float]:
+def _seconds(turn: Turn) -> dict[str, float]:
     """Return the same for programs."""
+    timeline = turn.timeline
     marks = {
         "gate": timeline.admitted,
         "read": timeline.prepared,
-        "asked": timeline.asked,
+        "asked": turn.asked_at,
         "answered": timeline.answered,
         "first_word": timeline.spoke,
         "sent": timeline.sent,
