@@ -46,16 +46,16 @@ _spoken_email = re.compile(
 )
 
 # Two letters, two digits, then groups; the check digits of one that was misheard would be wrong.
-_iban = re.compile(r"(?<![^\W_])[A-Z]{2}[ \-]?\d{2}(?:[ \-]?[A-Z0-9]{4}){2,7}(?:[ \-]?[A-Z0-9]{1,3})?(?![^\W_])", re.I)
+_iban = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]{4}){2,7}(?:[ \-]?[A-Z0-9]{1,3})?(?![^\W_])", re.I)
 _LEAST_IN_AN_IBAN = 8  # digits; every country's account numbers have more
 
+_in_a_url = re.compile(r"(?<=://)[^\s/@]+@")
 _keys = (
     # What is said to be one: in a header, a URL or a sentence.
     re.compile(r"(?i)\b(?:bearer|basic)\s+[\w.~+/=\-]{6,}"),
     re.compile(
         r"(?i)\b(?:api[_\- ]?key|access[_\- ]?key|token|secret|password|passwd|pwd)\b[\"']?\s*[:=]\s*[\"']?[^\s\"'&]+"
     ),
-    re.compile(r"(?i)(?<=://)[^\s/@]+@"),
     # What begins as those of the well-known places do.
     re.compile(
         r"(?i)(?<![^\W_])(?:sk|pk|rk|ak|gsk|hf|gh[opsur]|github_pat|glpat|xox[abeprs]|fw|key|tok)[_\-][\w\-]{8,}"
@@ -71,6 +71,7 @@ def redact(text: str) -> str:
     Digits may be written in any script, be set apart, or be spelt out, as speech recognition does: seven of them are
     somebody's number. English and Chinese words are known.
     """
+    text = _in_a_url.sub(f"{KEY}@", text)
     text = _email.sub(EMAIL, text)
     text = _spoken_email.sub(EMAIL, text)
     text = _iban.sub(lambda found: IBAN if _digits(found[0]) >= _LEAST_IN_AN_IBAN else found[0], text)
