@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -78,3 +79,12 @@ class Process:
 
 
 Run = Callable[..., Process]
+
+
+async def is_there(caller: Caller, pause: float = 0.02) -> bool:
+    """Return whether somebody listens there; when nobody does, after a moment."""
+    try:
+        return (await caller.hears(method="GET", path="/health")).status == 200
+    except OSError:
+        await asyncio.sleep(pause)
+        return False

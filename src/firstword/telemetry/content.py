@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import re
 from typing import Any
 
 from ..message import words
@@ -13,6 +15,8 @@ from .redaction import Redact
 
 log = logging.getLogger("firstword")
 
+_escaped = re.compile(r"\\[bfnrt]")
+MAX_DOCUMENT = 16 * 1024  # signs of a tool's arguments or result that are read as JSON
 MAX_MESSAGES = 50  # of a conversation, the last ones
 
 
@@ -25,6 +29,30 @@ class Content:
     def name(self, text: str) -> str:
         """Return the name of a session, a user or a channel: an engine may call a caller by a phone number."""
         return self._redact(text)
+
+    def _document(self, text: str) -> str:
+        """Return a text that may be JSON, where a line break is two signs, one of them a letter of the next word."""
+        if text.lstrip()[:1] not in ("{", "["):
+            return self._redact(text)
+        try:
+            if len(text) <= MAX_DOCUMENT:
+                return as_json(self._within(json.loads(text)))
+        except (ValueError, RecursionError):
+            pass
+        return self._redact(_escaped.sub(" ", text))
+
+    def _within(self, value: Any) -> Any:
+        """Return the same value, redacted: each text, each name, and each number that is somebody's."""
+        if isinstance(value, dict):
+            return {self._redact(name): self._within(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [self._within(each) for each in value]
+        if isinstance(value, str):
+            return self._redact(value)
+        if value is None or isinstance(value, bool):
+            return value
+        kept = self._redact(str(value))
+        return value if kept == str(value) else kept
 
     def messages(self, turn: Turn) -> dict[str, Any]:
         """Return what the conventions for generative AI want in a span; `tools` is a list of the same for each tool."""
@@ -43,8 +71,8 @@ class Content:
             "gen_ai.output.messages": as_json([replied]),
             "tools": [
                 {
-                    "gen_ai.tool.call.arguments": self._redact(called.arguments),
-                    "gen_ai.tool.call.result": self._redact(called.result),
+                    "gen_ai.tool.call.arguments": self._document(called.arguments),
+                    "gen_ai.tool.call.result": self._document(called.result),
                 }
                 for called in turn.called
             ],
@@ -60,8 +88,8 @@ class Content:
             found["tools"] = [
                 {
                     "name": "" if called.outcome == "unknown" else called.name,
-                    "arguments": self._redact(called.arguments),
-                    "result": self._redact(called.result),
+                    "arguments": self._document(called.arguments),
+                    "result": self._document(called.result),
                 }
                 for called in turn.called
             ]

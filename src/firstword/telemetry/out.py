@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 JSON = "json"
+PATIENCE = 0.01  # seconds that a reader who is a little behind gets, once; one who has stopped holds up nobody again
 PIECE = 4096  # bytes: of a write of so many to a pipe the whole arrives in one piece, or nothing (POSIX, PIPE_BUF)
 
 
@@ -110,7 +111,7 @@ class Out(logging.Handler):
                 return True
             data = ("\n" * self._is_torn + text).encode("utf-8", "backslashreplace")
             while data:
-                if self._room is not None and not self._room.poll(0):
+                if self._room is not None and not self._room.poll(0 if self.lost else PATIENCE * 1e3):
                     return False
                 # At once where it fits; a longer one in pieces, each of which has room.
                 written = os.write(self._file, data[:PIECE] if self._room is not None else data)

@@ -30,10 +30,11 @@ _SAID = (
     "sixteen|seventeen|eighteen|nineteen|twenty|thirty|fou?rty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|"
     "double|triple|treble"
 )
+_LATIN = "a-zA-ZÀ-ɏ"  # letters of which a word that is spoken is made; a Chinese one beside it is another word
 _CHINESE = "零〇一二三四五六七八九幺两"
 # What people say between them.
 _BETWEEN = r"(?:and|dash|hyphen|minus|dot|point|space|slash|plus|um|uh|er|then)"
-_DIGIT = rf"(?:\d|[{_CHINESE}]|(?<![^\W\d_])(?:{_SAID}|o)(?![^\W\d_]))"
+_DIGIT = rf"(?:\d|[{_CHINESE}]|(?<![{_LATIN}])(?:{_SAID}|o)(?![{_LATIN}]))"
 _run = re.compile(rf"\+?{_DIGIT}(?:{_GAP}{{0,4}}(?:{_BETWEEN}{_GAP}{{1,4}})?{_DIGIT})*", re.IGNORECASE)
 _digit = re.compile(_DIGIT, re.IGNORECASE)
 
@@ -57,9 +58,7 @@ _keys = (
         r"(?i)\b(?:api[_\- ]?key|access[_\- ]?key|token|secret|password|passwd|pwd)\b[\"']?\s*[:=]\s*[\"']?[^\s\"'&]+"
     ),
     # What begins as those of the well-known places do.
-    re.compile(
-        r"(?i)(?<![^\W_])(?:sk|pk|rk|ak|gsk|hf|gh[opsur]|github_pat|glpat|xox[abeprs]|fw|key|tok)[_\-][\w\-]{8,}"
-    ),
+    re.compile(r"(?i)(?<![^\W_])(?:sk|pk|rk|gsk|hf|gh[opsur]|github_pat|glpat|xox[abeprs]|fw)[_\-][\w\-]{8,}"),
     re.compile(r"(?<![^\W_])(?:AKIA|ASIA|AIza|ya29\.|eyJ)[\w.\-]{8,}"),
 )
 _long_word = re.compile(r"[\w+/=\-]{20,}")  # letters and digits, longer than any word of a language
