@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import queue
+import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -64,6 +66,30 @@ def serve() -> Iterator[Callable[[App], Served]]:
     yield start
     for served in running:
         served.stop()
+
+
+@pytest.fixture
+def free_port() -> str:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return str(taken.getsockname()[1])
+
+
+@pytest.fixture
+def serving(tmp_path: Path, upstream: Upstream) -> Iterator[Run]:
+    """Run `firstword serve` in an empty folder, the scripted model behind it; `--port` may come again."""
+    command = (str(Path(sys.executable).parent / "firstword"), "serve", "--host", "127.0.0.1", "--port", "0")
+    running: list[Process] = []
+
+    def start(*more: str, **environment: str) -> Process:
+        known = {**os.environ, "LLM_BASE_URL": upstream.base_url, "PYTHONUNBUFFERED": "1", **environment}
+        running.append(Process([*command, *more], tmp_path, known))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
 
 
 @pytest.fixture

@@ -46,12 +46,12 @@ from .telemetry import Counts, Metrics, Reading, Values, standing
 from .telemetry.content import Content
 from .telemetry.lines import Lines
 from .telemetry.redaction import Redact, redactor
+from .telemetry.tracing import keep_traces
 from .transport import Origin, Proxy, Transport, read_proxy, split
 from .turn import CallNext, Stage, Turn, compose, foreign
 from .upstreams import check_upstream
 
 if TYPE_CHECKING:
-    from .telemetry.traces import Traces
     from .voices import Voice
 
 EMBEDDED_VOICE = "espeak"  # says what no model can, when the App names no voice
@@ -178,7 +178,7 @@ class Built:
         self._stages = in_order(written, self.jobs)
         self._voice = written.voice
         self._content = Content(redactor(own=written.redact, is_auto=settings.redact == "auto"))
-        self._traces = _traces(settings, self._content)
+        self._traces = keep_traces(settings.traces, self._content if settings.traces_content else None)
         has_voice = written.voice is not None or written.voice_function is not None
         self._webhook = self._listen(counts)
         afterwards = self._afterwards(counts)
@@ -331,23 +331,6 @@ def _offer(written: Written, jobs: Jobs) -> Offer:
 def _tidy(settings: Any) -> Callable[[Turn], None]:
     images = Images(settings.keep_images) if settings.keep_images else None
     return tidy(notes=settings.note_interruptions, images=images)
-
-
-def _traces(settings: Any, content: Content) -> Traces | None:
-    """Return what keeps traces; None when nobody does. Raises ConfigError."""
-    if settings.traces == "none":
-        return None
-    try:
-        from .telemetry.traces import open_traces
-    except ImportError:
-        raise ConfigError(
-            "FIRSTWORD_TRACES needs OpenTelemetry, which is not installed.", hint="pip install 'firstword[traces]'"
-        ) from None
-    from importlib.metadata import version
-
-    return open_traces(
-        settings.traces, version=version("firstword"), content=content if settings.traces_content else None
-    )
 
 
 def _voice(settings: Any, gate: Gate) -> Voice | None:

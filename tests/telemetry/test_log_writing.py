@@ -27,9 +27,9 @@ def record_of(message: str) -> logging.LogRecord:
     return logging.LogRecord("firstword", logging.INFO, "", 0, message, (), None)
 
 
-async def test_lines_of_several_workers_do_not_mix(run: Run, upstream: Upstream, marker: str) -> None:
+async def test_lines_of_several_workers_do_not_mix(serving: Run, upstream: Upstream, marker: str) -> None:
     """Two workers write long lines into one pipe at once: each arrives whole."""
-    process = run("--workers", "2", FIRSTWORD_LOG="json", FIRSTWORD_LOG_TRANSCRIPTS="true")
+    process = serving("--workers", "2", FIRSTWORD_LOG="json", FIRSTWORD_LOG_TRANSCRIPTS="true")
     caller = process.caller()
     long = "word " * 300
     said = [caller.says(long, user=f"{marker} {number}", scripts=[ANSWER]) for number in range(60)]

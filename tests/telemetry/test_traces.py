@@ -68,9 +68,9 @@ async def test_a_turn_is_one_span_and_its_request_to_the_model_another(
     assert (ask_span.name, ask_span.kind, ask_span.parent) == ("chat m1", "CLIENT", turn.span)
     assert ask_span.trace == turn.trace and turn.scope == "firstword"
     assert before <= turn.began <= ask_span.began <= event(turn, "spoke") <= ask_span.ended <= turn.ended <= after
-    marks = ["admitted", "prepared", "asked", "answered", "spoke", "sent"]
+    marks = ["admitted", "prepared", "asked", "answered", "spoke", "sent", "heard", "replied", "sentence"]
     assert [name for name, _ in turn.events] == [f"firstword.{name}" for name in marks]
-    assert [at for _, at in turn.events] == sorted(at for _, at in turn.events)
+    assert [at for _, at in turn.events[:6]] == sorted(at for _, at in turn.events[:6])
     for span in (turn, ask_span):
         assert span.attributes["gen_ai.operation.name"] == "chat"
         assert span.attributes["gen_ai.provider.name"] == "openai"

@@ -48,8 +48,8 @@ def transcripts(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [json.loads(JsonLine().format(each)) for each in caplog.records if each.msg.startswith("transcript")]
 
 
-async def says_all(app: App, upstream: Upstream, marker: str, serve: Callable[[App], Served]) -> None:
-    """Have a turn in which the canaries are said by everybody: the caller, the model, a tool, and the names."""
+async def says_all(app: App, upstream: Upstream, marker: str, serve: Callable[[App], Served]) -> str:
+    """Have a turn in which everybody says the canaries: the caller, the model, a tool, the names; return the metrics."""
 
     @app.tool
     async def look(what: str) -> str:
@@ -68,7 +68,10 @@ async def says_all(app: App, upstream: Upstream, marker: str, serve: Callable[[A
     heard = await Caller(served.url).says(f"I am {WHOLE}", user=marker, scripts=scripts, headers=headers)
     assert WHOLE in heard.text  # the caller hears all of it
     await asyncio.to_thread(served.left_open)
+    page = await Caller(served.url).hears(method="GET", path="/metrics")
     await asyncio.to_thread(served.stop)
+    assert page.status == 200
+    return page.body.decode()
 
 
 EVERYTHING = {
@@ -90,7 +93,6 @@ async def test_no_canary_is_written(
 ) -> None:
     """Log, traces and metrics, with all that can be switched on, and as it is when nobody switches anything on."""
     caplog.set_level(logging.DEBUG)
-    page = ""
     running: list[Served] = []
 
     def serve(app: App) -> Served:
@@ -102,9 +104,7 @@ async def test_no_canary_is_written(
         for name, value in wanted.items():
             monkeypatch.setenv(name, value)
         app = App(base_url=upstream.base_url)
-        await says_all(app, upstream, marker, serve)
-        counts = app._built.server._afterwards._counts  # type: ignore[union-attr]
-        page = counts.page({}).decode()
+        page = await says_all(app, upstream, marker, serve)
 
     said = written(caplog) + collector.raw.decode("utf-8", "replace") + page
     assert [tail for tail in TAILS if tail in said] == []
@@ -133,9 +133,9 @@ def test_no_canary_survives_beside_another(order: list[str], between: str, befor
     assert [tail for tail in TAILS if tail in said] == []
 
 
-async def test_a_transcript_is_a_line_of_its_own(run: Run, upstream: Upstream, marker: str) -> None:
+async def test_a_transcript_is_a_line_of_its_own(serving: Run, upstream: Upstream, marker: str) -> None:
     """For people too: what the caller said last, and the reply, behind the name of the turn."""
-    process = run(FIRSTWORD_LOG_TRANSCRIPTS="true")
+    process = serving(FIRSTWORD_LOG_TRANSCRIPTS="true")
     caller = process.caller()
     scripts = [script.events(script.says("Ring 555 123 4567."))]
     heard = await caller.says("Where\ncan I ring?", user=marker, scripts=scripts)

@@ -90,6 +90,7 @@ class Lines:
             "input_tokens": _count(usage.get("prompt_tokens")),
             "output_tokens": _count(usage.get("completion_tokens")),
             "stalls": turn.stalls,
+            "longest_gap": None if turn.longest_gap is None else round(turn.longest_gap, 6),
             "again": turn.again,
             "aloud": turn.aloud is not None,
             "filled": turn.filled,
@@ -122,6 +123,9 @@ def _seconds(turn: Turn) -> dict[str, float]:
         "answered": timeline.answered,
         "first_word": timeline.spoke,
         "sent": timeline.sent,
+        "heard": timeline.heard,
+        "replied": timeline.replied,
+        "sentence": timeline.sentence,
         "whole": timeline.ended,
     }
     return {name: round(at - timeline.received, 6) for name, at in marks.items() if at is not None}

@@ -160,7 +160,7 @@ class Traces:
         tools = content.pop("tools", [{}] * len(turn.called))
         span = self._start(trace, trace.span, NAME, SpanKind.SERVER, stamp(turn.timeline.received), _context(trace))
         span.set_attributes({**{name: _clean(each) for name, each in _of_turn(turn, trace).items()}, **content})
-        for name in ("admitted", "prepared", "asked", "answered", "spoke", "sent"):
+        for name in ("admitted", "prepared", "asked", "answered", "spoke", "sent", "heard", "replied", "sentence"):
             at = getattr(turn.timeline, name)
             if at is not None:
                 span.add_event(f"firstword.{name}", timestamp=stamp(at))
