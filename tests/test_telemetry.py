@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from served import Served
 
 from firstword import App, Model, Turn
-from firstword.telemetry import Counts
+from firstword.telemetry import Counts, kept_elsewhere
 from firstword.telemetry.page import render
 from firstword.telemetry.tally import MAX_LABELS
 from firstword.testing import Upstream, fails, script, talk
@@ -252,3 +252,18 @@ def test_who_asks_for_anything_else_gets_what_all_can_read(accept: str) -> None:
     """A browser, curl, or a header that nobody understands."""
     kind, page = render(Counts().now(), accept=accept)
     assert kind == "text/plain; version=0.0.4; charset=utf-8" and b"# EOF" not in page
+
+
+def test_what_the_gate_and_the_limits_count_is_told_with_the_rest() -> None:
+    """They keep plain numbers of their own; each page asks for them anew, and the latest loop of all is told."""
+    counts, refused = Counts(), {"no_key": 2}
+    counts.readings.append(
+        lambda: kept_elsewhere(gate=refused, limits={"max_turns": 3}, cost={"m1": 1_500_000}, lag=0.25)
+    )
+    counts.now()
+    refused["no_key"] = 5
+    found = read_counts(counts)
+    assert found["gate_refused_total", ("no_key",)] == 5
+    assert found["limits_refused_total", ("max_turns",)] == 3
+    assert found["cost_total", ("m1",)] == 1.5
+    assert found["loop_lag_seconds", ()] == 0.25

@@ -214,7 +214,8 @@ async def test_head_is_get_without_the_body(pages: Caller, path: str) -> None:
     heard = await pages.hears(path=path, method="HEAD")
 
     assert (heard.status, heard.body, heard.whole) == (200, b"", True)
-    assert {**heard.headers, "date": ""} == {**asked.headers, "date": ""}
+    changing = {"date": "", **({"content-length": ""} if path == "/metrics" else {})}  # it tells of memory and CPU
+    assert {**heard.headers, **changing} == {**asked.headers, **changing}
 
 
 async def test_no_page_is_kept_by_a_cache(pages: Caller) -> None:

@@ -9,43 +9,42 @@ from ..turn import Turn
 
 
 class FirstWords:
-    """Looks at the chunks that leave until a sentence has; `are_over` says that no more need be shown."""
+    """Looks at the chunks that leave, until a whole sentence has."""
 
-    __slots__ = ("_has_begun", "_text", "_turn", "are_over")
+    __slots__ = ("_has_begun", "_text", "_turn")
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._has_begun = False  # the answer
         self._text = ""  # of the answer
-        self.are_over = False
 
-    def see(self, chunk: Chunk) -> None:
-        """Look at a chunk that leaves now."""
+    def see(self, chunk: Chunk) -> bool:
+        """Look at a chunk that leaves now. True when no more need be shown."""
         if not self._has_begun:
             if not chunk.speaks or chunk.calls:
-                return
-            self._begin(chunk)
-            if not self._has_begun:
-                return
-        elif type(chunk) is Aside:
-            return
+                return False
+            if self._begin(chunk):
+                return True
+        if type(chunk) is Aside:
+            return False
         text = chunk.text
-        self._text += text
-        if (may_end(text) and sentence_ends(self._text)) or len(self._text) > MOST:
-            self._turn.timeline.sentence = clock.now()
-            self.are_over = True
+        self._text = whole = self._text + text
+        if len(whole) <= MOST and not (may_end(text) and sentence_ends(whole)):
+            return False
+        self._turn.timeline.sentence = clock.now()
+        return True
 
-    def _begin(self, chunk: Chunk) -> None:
-        """Take the first words of a filler, or of the answer."""
+    def _begin(self, chunk: Chunk) -> bool:
+        """Take the first words of a filler, or of the answer; True for sound, in which nothing else can be seen."""
         turn, at = self._turn, clock.now()
         timeline = turn.timeline
         if timeline.heard is None:
             timeline.heard = at
         is_sound = turn.aloud is not None or turn.wants_audio
         if type(chunk) is Aside or (is_sound and turn.filled):
-            return  # in sound, a filler and the answer are not told apart
+            return False  # in sound, a filler and the answer are not told apart
         self._has_begun, timeline.replied = True, at
-        self.are_over = is_sound  # which has no sentences
+        return is_sound
 
     def end(self) -> None:
         """Take the end of the reply: what is left of an answer is spoken now, whatever it ends with."""

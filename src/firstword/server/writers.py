@@ -142,8 +142,9 @@ class EventWriter:
             and not self._turn.corked
             and exchange.write(chunk.frame, more=True)
         ):
-            if self._first is not None:
-                self._see(self._first, chunk)
+            first = self._first
+            if first is not None and first.see(chunk):
+                self._first = None
             return True  # the usual chunk, in the middle of a reply
         self._held.append(chunk.frame)
         if not self.has_spoken:
@@ -154,16 +155,11 @@ class EventWriter:
             self._may_start = self.has_spoken or (self._held_size > MAX_HELD and goes_on)
             if not self._may_start:
                 return True
-        if self._first is not None:
-            self._see(self._first, chunk)
+        if self._first is not None and self._first.see(chunk):
+            self._first = None
         if self._turn.corked:
             return True
         return exchange is not None and self._write_through(exchange, more=True)
-
-    def _see(self, first: FirstWords, chunk: Chunk) -> None:
-        first.see(chunk)
-        if first.are_over:
-            self._first = None
 
     async def flush(self) -> None:
         """Write what is held, unless nothing has been spoken yet."""

@@ -21,10 +21,10 @@ from ..threads import in_thread
 from .counts import LEFT, Counts, status_of
 from .folder import HAS_LOCKS, Folder
 from .page import render
-from .standing import standing
+from .standing import kept_elsewhere, standing
 from .tally import Reading, Snapshot, Tally, Values
 
-__all__ = ["LEFT", "Counts", "Metrics", "Reading", "Values", "common_folder", "standing", "status_of"]
+__all__ = ["LEFT", "Counts", "Metrics", "Reading", "Values", "common_folder", "kept_elsewhere", "standing", "status_of"]
 
 log = logging.getLogger("firstword")
 

@@ -1,4 +1,4 @@
-"""What is true only now, as a tally takes it: connections, breakers, queues."""
+"""What others keep, as a tally takes it: connections, breakers and queues as they are now, refusals and cost so far."""
 
 from __future__ import annotations
 
@@ -19,3 +19,18 @@ def standing(hosts: Mapping[str, tuple[int, int, int]], states: Mapping[str, str
         (name_of(model), each): float(state == each) for model, state in states.items() for each in STATES
     }
     return {"connections": connections, "breaker": breaker, "queue": {(name,): count for name, count in queue.items()}}
+
+
+def kept_elsewhere(
+    *, gate: Mapping[str, int], limits: Mapping[str, int], cost: Mapping[str, int], lag: float
+) -> Values:
+    """Return what the gate and the limits count: refusals by reason and by limit, cost by model, in millionths.
+
+    lag: seconds by which the event loop is late.
+    """
+    return {
+        "gate_refused": {(name_of(reason),): count for reason, count in gate.items()},
+        "limits_refused": {(name_of(limit),): count for limit, count in limits.items()},
+        "cost": {(name_of(model),): millionths / 1_000_000 for model, millionths in cost.items()},
+        "loop_lag_seconds": {(): lag},
+    }
