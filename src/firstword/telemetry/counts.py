@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import Error, UpstreamError, UpstreamStatusError
 from ..events import Event
 from ..turn import Timeline, Turn
-from .tally import Labels, Reading, Spread, Tally, name_of
+from .tally import MAX_NAME, MAX_SPREADS, Reading, Spread, Tally, name_of
 
 LEFT = "left"  # what became of a request that we ended: nobody waited any more, or another model had spoken
 MAX_TOKENS = 100_000_000  # of one request; a server that counts more, or less than none, is not believed
@@ -55,7 +55,8 @@ class Counts(Tally):
         super().__init__()
         self.in_progress = 0
         self.readings: list[Reading] = []
-        self._heard: dict[str, Heard] = {}
+        self._heard: dict[str, Heard] = {}  # by platform
+        self._spoken: dict[str, tuple[Spread, Spread]] = {}  # by model
         self._before = self.spread("overhead_seconds", ("before",))
         self._after = self.spread("overhead_seconds", ("after",))
 
@@ -119,9 +120,7 @@ class Counts(Tally):
 
     def _note_times(self, turn: Turn) -> None:
         timeline = turn.timeline
-        heard = self._heard.get(turn.platform)
-        if heard is None:
-            heard = self._heard_on(turn.platform)
+        heard = self._heard.get(turn.platform) or self._heard_on(turn.platform)
         if turn.stream:
             heard.note(timeline)
         if timeline.ended is not None:
@@ -132,22 +131,27 @@ class Counts(Tally):
         self._before.note(asked - timeline.received)
         if timeline.spoke is None or turn.called:
             return  # between the first question and the first word were tools, and perhaps other questions
-        labels: Labels = ((turn.attempts and turn.answered_by) or turn.model,)
-        first = self.spreads["first_token_seconds"].get(labels)
-        if first is None:
-            labels = (name_of(labels[0]),)
-            first = self.spread("first_token_seconds", labels)
-        first.note(timeline.spoke - timeline.asked)
+        model = (turn.attempts and turn.answered_by) or turn.model
+        token, gap = self._spoken.get(model) or self._spoken_by(model)
+        token.note(timeline.spoke - timeline.asked)
         if turn.longest_gap is not None:
-            self.spread("longest_gap_seconds", (name_of(labels[0]),)).note(turn.longest_gap)
+            gap.note(turn.longest_gap)
         if timeline.replied is not None and turn.aloud is None:
             self._after.note(timeline.replied - timeline.spoke)
 
     def _heard_on(self, platform: str) -> Heard:
         """Return the times of a platform's replies; a platform of a plugin's may have any name."""
         made = Heard(self, platform)
-        if len(self._heard) < 100:
+        if len(self._heard) < MAX_SPREADS:
             self._heard[platform] = made
+        return made
+
+    def _spoken_by(self, model: str) -> tuple[Spread, Spread]:
+        """Return the times of a model: to its first token, and the longest gap."""
+        labels = (name_of(model),)
+        made = (self.spread("first_token_seconds", labels), self.spread("longest_gap_seconds", labels))
+        if len(self._spoken) < MAX_SPREADS and len(model) <= MAX_NAME:
+            self._spoken[model] = made
         return made
 
     def _note_hang_up(self, turn: Turn) -> None:
