@@ -127,3 +127,29 @@ async def test_a_stall_counts_once_however_many_answers_follow() -> None:
     score = await talk(app, models=[[slow, says("It is five.")], says("Nobody asks me.")])
     assert score.turn is not None and score.turn.stalls == 1
     assert score.turn.longest_gap == pytest.approx(0.4)
+
+
+async def test_a_slow_stage_is_not_the_model_s_silence() -> None:
+    """The model says all at once; a stage of yours takes half a second over each word."""
+    app = App()
+
+    @app.stage
+    async def slow(turn: Turn, send: Any, call_next: Any) -> None:
+        async def late(chunk: Any) -> None:
+            await asyncio.sleep(0.5)
+            await send(chunk)
+
+        await call_next(turn, late)
+
+    score = await talk(app, models=says("One two three four."))
+    assert score.turn is not None and score.turn.longest_gap == pytest.approx(0.0)
+    assert noted(score.turn)["turn"] >= 2.0
+
+
+async def test_a_filler_is_none_of_the_answer_where_each_chunk_is_changed_on_its_way() -> None:
+    """Hume wants its session back in every chunk: the filler is made anew, and is a filler all the same."""
+    models = after(2.0, drips("Hello there.", every=0.25))
+    score = await talk(models=models, fill_after=0.8, path="/hume/chat/completions?custom_session_id=call-7")
+    found = marks(score.turn)
+    assert score.chunks[0]["system_fingerprint"] == "call-7"
+    assert (found["heard"], found["replied"], found["sentence"]) == (0.8, 2.25, 2.5)

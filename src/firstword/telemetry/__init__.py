@@ -96,7 +96,6 @@ class Metrics:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
             last = self._now().snapshot()
-            last.gauges = {}
             try:
                 await in_thread(self._folder.leave, last)
             except OSError as error:
