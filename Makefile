@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test test-live lint types check bench cost faults doctor tails fuzz soak lock clean
+.PHONY: serve test test-live lint types check bench cost faults doctor tails fuzz soak image-check lock clean
 
 serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl line that works at once
 	$(BIN)/firstword serve $(ARGS)
@@ -49,6 +49,9 @@ fuzz: $(VENV)/.fuzz  ## look for inputs that break the readers; SECONDS=60 for e
 soak: $(VENV)/.dev  ## 10,000 turns, a third of them dropped, and what is left of them; needs Linux
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
+image-check: $(VENV)/.dev  ## build the Dockerfile and run what comes of it; needs root, buildah and the package registry
+	CHECK_IMAGE=1 $(BIN)/python -m pytest tests/deploy/test_image.py $(ARGS)
+
 lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv lock --upgrade
@@ -61,6 +64,7 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
 	$(LOCK_CLIENT) locks/pipecat.in -o locks/pipecat.txt --no-emit-package docopt
 	$(LOCK_CLIENT) locks/agents.in -o locks/agents.txt
 	$(LOCK_CLIENT) locks/openai2.in -o locks/openai2.txt
+	$(LOCK_CLIENT) locks/shipping.in -o locks/shipping.txt
 	$(LOCK_CLIENT) locks/llama.in -o locks/llama.txt --no-deps
 	$(LOCK_CLIENT) locks/live.in -o locks/live.txt -c locks/dev.txt -c locks/llama.txt --overrides locks/live.not --no-emit-package llama-cpp-python
 
@@ -107,4 +111,4 @@ $(VENV)/.fuzz: locks/fuzz.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS:%=.venv-%) .venv-live .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build
+	rm -rf $(VENV) $(CLIENTS:%=.venv-%) .venv-shipping .venv-live .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build

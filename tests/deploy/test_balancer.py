@@ -1,0 +1,147 @@
+"""deploy/nginx.conf in front of two real servers: words go on at once, and a server that stops costs no turn."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from caller import Caller, turn
+from command import Process
+from conftest import ROOT
+from shipped import documents
+
+from firstword.testing import Upstream, script
+
+CONF = (ROOT / "deploy" / "nginx.conf").read_text("utf-8")
+FIRSTWORD = str(Path(sys.executable).parent / "firstword")
+# Debian has it where only root's PATH leads.
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx on this machine")
+
+
+class Fleet:
+    """Two servers, and nginx before them, with the shipped configuration on other ports and folders."""
+
+    def __init__(self, folder: Path, upstream: Upstream) -> None:
+        self._folder = folder
+        told = {**os.environ, "LLM_BASE_URL": upstream.base_url, "PYTHONUNBUFFERED": "1"}
+        command = [FIRSTWORD, "serve", "--host", "127.0.0.1", "--port", "0"]
+        self.servers = [Process(command, folder, told) for _ in range(2)]
+        ports = [int(server.caller().url.rsplit(":", 1)[1]) for server in self.servers]
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        (folder / "nginx.conf").write_text(self._placed(ports, port))
+        assert NGINX
+        own = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")  # else its workers may not write here
+        self.balancer = Process([NGINX, "-g", own, "-c", str(folder / "nginx.conf")], folder, dict(os.environ))
+        self.caller = Caller(f"http://127.0.0.1:{port}")
+
+    def _placed(self, ports: list[int], port: int) -> str:
+        """Return the shipped file, with what belongs to a container changed."""
+        text = CONF.replace("/tmp/", f"{self._folder}/").replace("listen 8080", f"listen 127.0.0.1:{port}")
+        for number, each in enumerate(ports, 1):
+            # `resolve` asks Docker's name server, and is newer than Debian's nginx.
+            text = text.replace(f"server firstword-{number}:8000 resolve", f"server 127.0.0.1:{each}")
+        text = text.replace("error_log /dev/stderr", f"error_log {self._folder}/error.log")
+        assert "firstword-" not in text and "8080" not in text
+        return re.sub(r"^ *resolver .*$|^worker_rlimit_nofile .*$", "", text, flags=re.MULTILINE)
+
+    def stop(self) -> None:
+        """End all of it."""
+        for process in [*self.servers, self.balancer]:
+            process.kill()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, upstream: Upstream) -> Iterator[Fleet]:
+    """Two servers behind nginx, which answers."""
+    made = Fleet(tmp_path, upstream)
+    with socket.socket() as probe:
+        for _ in range(1000):
+            if probe.connect_ex(("127.0.0.1", int(made.caller.url.rsplit(":", 1)[1]))) == 0:
+                break
+    yield made
+    made.stop()
+
+
+def slowly(*words: str) -> dict[str, Any]:
+    """Return a turn in which the model pauses before each word."""
+    return turn(script=script.events(script.says(" ".join(words), every=0.2)))
+
+
+async def test_each_word_goes_on_at_once(fleet: Fleet) -> None:
+    """A balancer that collects makes a caller wait for the whole answer."""
+    heard = await fleet.caller.hears(slowly("One", "two", "three"))
+    assert (heard.text, heard.done, heard.whole) == ("One two three", True, True)
+    times = [at for at, data in heard.reads if b'"content"' in data]
+    assert len(times) >= 3 and times[-1] - times[0] > 0.3
+    assert "content-encoding" not in heard.headers
+
+
+async def test_a_server_that_is_told_to_stop_costs_no_turn(fleet: Fleet) -> None:
+    """A rolling restart: the turns in progress end, and those that come meanwhile are the other server's."""
+    async with (
+        fleet.caller.dials(slowly("One", "two", "three")) as one,
+        fleet.caller.dials(slowly("One", "two", "three")) as other,
+    ):
+        await one.hears_word("One")
+        await other.hears_word("One")
+        fleet.servers[0].tell(signal.SIGTERM)
+        for _ in range(10):
+            assert (await fleet.caller.says("Hello there.")).text == "Hello there."
+        for call in (one, other):
+            async for _ in call.listens():
+                pass
+            assert (call.heard.text, call.heard.done) == ("One two three", True)
+    fleet.servers[0].ends()
+    for _ in range(10):
+        assert (await fleet.caller.says("Hello again.")).text == "Hello again."
+
+
+async def test_a_server_that_dies_takes_no_later_turn_with_it(fleet: Fleet) -> None:
+    """Killed between turns, while the balancer still has connections to it."""
+    for _ in range(4):
+        await fleet.caller.says()
+    fleet.servers[1].kill()
+    for _ in range(10):
+        assert (await fleet.caller.says("Hello again.")).text == "Hello again."
+
+
+async def test_a_caller_who_hangs_up_stops_the_model(fleet: Fleet, upstream: Upstream, marker: str) -> None:
+    """An interruption must reach the model through the balancer."""
+    steps = script.events(script.role(), script.text("One"), script.wait())
+    async with fleet.caller.dials(turn(script=steps, user=marker)) as call:
+        await call.hears_word("One")
+    [record] = await upstream.wait_closed(marker)
+    assert record.closed_by == "peer"
+
+
+async def test_a_long_conversation_and_a_key_come_through_and_the_metrics_do_not(fleet: Fleet) -> None:
+    """A picture of a megabyte within a turn; and somebody from outside who looks for numbers."""
+    heard = await fleet.caller.says("Hello there.", padding="x" * 1_000_000)
+    assert heard.text == "Hello there."
+    assert (await fleet.caller.hears(path="/metrics", method="GET")).status == 404
+    assert (await fleet.caller.hears(path="/health", method="GET")).status == 200
+
+
+def test_the_balancer_waits_longer_than_a_turn_and_closes_before_the_servers() -> None:
+    """Its bounds are outside ours, and its kept connections end before ours."""
+    from firstword.serving import KEEP_ALIVE
+    from firstword.settings import Settings
+
+    bounds = dict(re.findall(r"^\s*(\w+) (\d+)[sm];", CONF, re.MULTILINE))
+    fields = Settings.model_fields
+    assert int(bounds["proxy_read_timeout"]) > fields["turn_timeout"].default
+    assert int(bounds["client_max_body_size"]) * 1024**2 == fields["max_body"].default
+    assert int(bounds["client_body_timeout"]) == fields["body_timeout"].default
+    assert int(re.findall(r"keepalive_timeout (\d+)s", CONF)[0]) < KEEP_ALIVE
+    names = [name for name in documents("compose.yaml")[0]["services"] if name.startswith("firstword")]
+    assert re.findall(r"server ([\w-]+):8000 resolve", CONF) == names
