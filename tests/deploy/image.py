@@ -1,7 +1,7 @@
 """Build the Dockerfile for real, without a registry and without a daemon: buildah, and a base made of this Python.
 
 The stand-in for the base image has a shell and the Python that runs the tests, with all that they load, and nothing
-else: what the Dockerfile needs beyond that, the image would have to bring. Needs root, buildah, and the package registry.
+else: what the Dockerfile needs beyond that, the image would have to bring. Needs root, buildah and the registry.
 """
 
 from __future__ import annotations

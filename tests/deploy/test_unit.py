@@ -1,0 +1,86 @@
+"""deploy/firstword.service: systemd takes it, it may do little, and its command runs as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from command import Process
+from conftest import ROOT
+from shipped import IN_TURN, assert_are_settings, check, seconds
+
+from firstword.testing import Upstream
+
+UNIT = ROOT / "deploy" / "firstword.service"
+LINES = re.sub(r"\\\n\s*", " ", UNIT.read_text("utf-8")).splitlines()
+PAIRS = [line.split("=", 1) for line in LINES if "=" in line and not line.startswith("#")]
+SAID = dict(PAIRS)
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+
+
+@needs_systemd
+def test_systemd_takes_it() -> None:
+    """A name is misspelt, which systemd would leave out with a warning."""
+    assert check("systemd-analyze", "verify", "--man=no", UNIT) == ""
+
+
+@needs_systemd
+def test_it_may_do_little() -> None:
+    """systemd's own measure of what a broken-in service could do: 0 is nothing, 10 everything."""
+    told = check("systemd-analyze", "security", "--offline=true", "--threshold=20", UNIT)
+    assert float(re.findall(r"exposure level for firstword.service: ([\d.]+)", told)[0]) <= 2.0
+
+
+@needs_systemd
+def test_a_name_that_systemd_does_not_know_is_found(tmp_path: Path) -> None:
+    """The tool that the first test trusts."""
+    wrong = tmp_path / "firstword.service"
+    wrong.write_text(UNIT.read_text("utf-8").replace("NoNewPrivileges", "NoNewPriviledges"))
+    with pytest.raises(AssertionError, match="Unknown key"):
+        assert check("systemd-analyze", "verify", "--man=no", wrong) == ""
+
+
+def test_a_turn_has_time_to_end() -> None:
+    """systemd kills what is left after its timeout; the settings stand for a turn of the usual length."""
+    environment = dict(pair.split("=", 1) for pair in SAID["Environment"].split())
+    assert_are_settings(environment, {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"})
+    assert IN_TURN < float(environment["FIRSTWORD_DRAIN_TIMEOUT"]) < seconds(SAID["TimeoutStopSec"])
+    assert SAID["KillMode"] == "mixed" and SAID["Restart"] == "always"
+    assert int(SAID["LimitNOFILE"]) >= 65536
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_its_command_serves_behind_the_keys_of_its_files(
+    tmp_path: Path, upstream: Upstream, workers: str
+) -> None:
+    """The line that systemd runs, in its folder; the keys come from files, and end with a line break."""
+    for name, key in (("llm_api_key", "sk-held\n"), ("gate_keys", "gate-one,gate-two\n")):
+        (tmp_path / name).write_text(key)
+    asked = [value.split(":")[0] for name, value in PAIRS if name == "LoadCredential"]
+    assert sorted(asked) == ["gate_keys", "llm_api_key"]
+    shutil.copy(ROOT / "custom_llm.py", tmp_path)
+    shell, option, line = re.fullmatch(r"(\S+) (-c) '(.*)'", SAID["ExecStart"]).groups()  # type: ignore[union-attr]
+    line = line.replace("$$", "$").replace("/opt/firstword/bin", str(Path(sys.executable).parent))
+    told = {
+        **os.environ,
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+        "LLM_BASE_URL": upstream.base_url,
+        "FIRSTWORD_HOST": "127.0.0.1",
+        "FIRSTWORD_PORT": "0",
+        "WORKERS": workers,
+    }
+    process = Process([shell, option, line], tmp_path, told)
+    try:
+        caller = process.caller()
+        assert (await caller.says("Hello.", headers={"authorization": "Bearer gate-two"})).text == "Hello."
+        assert (await caller.says("Hello.", headers={"authorization": "Bearer sk-held"})).status == 401
+        process.tell(signal.SIGTERM)
+        assert process.ends(10) in (0, -signal.SIGTERM)
+        assert "sk-held" not in process.output and "gate-one" not in process.output
+    finally:
+        process.kill()
