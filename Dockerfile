@@ -2,16 +2,16 @@
 # It serves /app/custom_llm.py: put your own there, by a mount or by `FROM firstword`.
 
 # By tag and by digest: the tag is for people, the digest decides. Dependabot brings new ones.
-ARG PYTHON_IMAGE=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
+FROM docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS python
 
-FROM ${PYTHON_IMAGE} AS build
+FROM python AS build
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python -m venv --without-pip /opt/firstword
-COPY locks/serve.txt locks/
-RUN pip --python /opt/firstword/bin/python install --no-compile --require-hashes --only-binary :all: -r locks/serve.txt
+COPY locks/image.txt locks/
+RUN pip --python /opt/firstword/bin/python install --no-compile --require-hashes --only-binary :all: -r locks/image.txt
 COPY LICENSE README.md pyproject.toml ./
 COPY src src
 RUN pip --python /opt/firstword/bin/python install --no-compile --no-deps --no-build-isolation . \
@@ -19,7 +19,7 @@ RUN pip --python /opt/firstword/bin/python install --no-compile --no-deps --no-b
 # Bytecode that is never compared with its source: nothing is compiled at start, and nothing written.
 RUN /opt/firstword/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/firstword/lib
 
-FROM ${PYTHON_IMAGE}
+FROM python
 LABEL org.opencontainers.image.title="firstword" \
       org.opencontainers.image.description="The custom LLM server for voice agents" \
       org.opencontainers.image.licenses="MIT"

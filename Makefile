@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test test-live lint types check bench cost faults doctor tails fuzz soak image-check lock clean
+.PHONY: serve test test-live lint types check bench cost faults doctor tails fuzz soak image-check licences sbom audit dist lock clean
 
 serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl line that works at once
 	$(BIN)/firstword serve $(ARGS)
@@ -52,10 +52,35 @@ soak: $(VENV)/.dev  ## 10,000 turns, a third of them dropped, and what is left o
 image-check: $(VENV)/.dev  ## build the Dockerfile and run what comes of it; needs root, buildah and the package registry
 	CHECK_IMAGE=1 $(BIN)/python -m pytest tests/deploy/test_image.py $(ARGS)
 
+SHIPPING = .venv-shipping/bin
+EXPORT = $(SHIPPING)/uv export --quiet --frozen --no-default-groups --no-emit-project
+licences: .venv-shipping/.made .venv-image/.made $(VENV)/.dev  ## does every package have a licence of locks/licences.allowed?
+	mkdir -p build
+	$(SHIPPING)/pip-licenses --python .venv-image/bin/python --from mixed --allow-only "$(ALLOWED)" --summary
+	$(SHIPPING)/pip-licenses --python $(BIN)/python --from mixed --allow-only "$(ALLOWED)" --ignore-packages agora-agents > build/licences-dev.txt
+ALLOWED = $(shell grep -v '^#' locks/licences.allowed | paste -s -d ';')
+
+# Without what builds: no build group.
+SBOM = $(SHIPPING)/cyclonedx-py requirements - --pyproject pyproject.toml --output-reproducible --sv 1.6 --validate
+sbom: .venv-shipping/.made  ## list what an install, and the image, consist of: build/*.cdx.json, CycloneDX
+	mkdir -p build
+	$(EXPORT) | $(SBOM) -o build/firstword.cdx.json
+	$(EXPORT) $(IMAGE_EXTRAS:%=--extra %) | $(SBOM) -o build/image.cdx.json
+
+audit: .venv-shipping/.made  ## is anything that is locked known to be vulnerable? asks the package index
+	for lock in locks/*.txt; do echo "$$lock"; $(SHIPPING)/pip-audit --strict --require-hashes --disable-pip -r "$$lock" || failed=1; done; test -z "$$failed"
+
+dist: $(VENV)/.serve  ## build what is published, with the locked build tools: dist/
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -c 'import pathlib; pathlib.Path("dist").mkdir(exist_ok=True); from flit_core import buildapi; [print(build("dist")) for build in (buildapi.build_sdist, buildapi.build_wheel)]'
+
+# What the image has beyond the server: the store that many machines share, and the like.
+IMAGE_EXTRAS =
+
 lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv lock --upgrade
 	$(BIN)/uv export --quiet --no-default-groups --group build --no-emit-project -o locks/serve.txt
+	$(BIN)/uv export --quiet --no-default-groups --group build --no-emit-project $(IMAGE_EXTRAS:%=--extra %) -o locks/image.txt
 	$(BIN)/uv export --quiet --no-default-groups --group build --group dev --no-emit-project -o locks/dev.txt
 	$(BIN)/uv export --quiet --no-default-groups --group build --group dev --group bench --no-emit-project -o locks/bench.txt
 	$(BIN)/uv export --quiet --no-default-groups --group build --group dev --group fuzz --no-emit-project -o locks/fuzz.txt
@@ -111,4 +136,4 @@ $(VENV)/.fuzz: locks/fuzz.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS:%=.venv-%) .venv-shipping .venv-live .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build
+	rm -rf $(VENV) $(CLIENTS:%=.venv-%) .venv-shipping .venv-image .venv-live .pytest_cache .mypy_cache .ruff_cache .hypothesis benchmarks/build build dist

@@ -92,7 +92,7 @@ async def test_a_turn_in_progress_is_heard_to_its_end_when_the_container_is_stop
 
 def test_nothing_is_left_of_what_built_it(image: Built) -> None:
     """An intruder looks for tools, and an auditor for what is in it and not in the lock."""
-    locked = (ROOT / "locks" / "serve.txt").read_text("utf-8")
+    locked = (ROOT / "locks" / "image.txt").read_text("utf-8")
     packages = list((image.root / "opt/firstword").rglob("*.dist-info"))
     names = {path.name.split("-")[0].replace("_", "-").lower() for path in packages}
     assert "uvicorn" in names and "firstword" in names
