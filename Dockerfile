@@ -37,7 +37,7 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s \
-    CMD ["python", "-c", "import http.client, os, sys; line = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('FIRSTWORD_PORT') or 8000), timeout=2); line.request('GET', '/health'); sys.exit(line.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; line = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('FIRSTWORD_OPERATOR_PORT') or os.environ.get('FIRSTWORD_PORT') or 8000), timeout=2); line.request('GET', '/health'); sys.exit(line.getresponse().status != 200)"]
 # The server is process 1 itself, so that the signal to stop reaches it.
 ENTRYPOINT ["firstword"]
 CMD ["serve", "custom_llm.py"]

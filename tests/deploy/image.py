@@ -18,6 +18,7 @@ from typing import Any
 
 BASE = "localhost/python-of-a-test"
 IMAGE = "localhost/firstword-of-a-test"
+MINE = "localhost/my-brain-of-a-test"
 # Libraries that wheels are built against, or that are loaded by name.
 IN_EVERY_IMAGE = ("pthread", "dl", "rt", "util", "nss_files", "nss_dns", "resolv", "gcc_s", "stdc++")
 LEFT_OUT = shutil.ignore_patterns(
@@ -70,13 +71,24 @@ class Storage:
         container = self.run("from", "scratch")
         self.run("copy", "--quiet", container, str(base), "/")
         self.run("commit", "--quiet", container, BASE)
+        self._bud(changed, dockerfile.parent, IMAGE)
+        return self._built(IMAGE)
+
+    def build_upon(self, text: str, folder: Path) -> Built:
+        """Build a user's own Dockerfile, which names the base by its tag and ours as `firstword`, in his folder."""
+        text = re.sub(r"(?m)^FROM \S+ AS", f"FROM {BASE} AS", text).replace("FROM firstword\n", f"FROM {IMAGE}\n")
+        (folder / "Dockerfile").write_text(text)
+        self._bud(folder / "Dockerfile", folder, MINE)
+        return self._built(MINE)
+
+    def _built(self, name: str) -> Built:
+        config = json.loads(self.run("inspect", "--type=image", name))["Docker"]["config"]
+        return Built(Path(self.run("mount", self.run("from", "--pull-never", name))), config)
+
+    def _bud(self, dockerfile: Path, folder: Path, name: str) -> None:
         registry = [f"--volume={path}:{path}:ro" for path in _settings_of_pip()]
-        self.run(
-            "bud", "--isolation=chroot", "--network=host", "--pull-never", "--format=docker", *registry,
-            f"--file={changed}", f"--tag={IMAGE}", str(dockerfile.parent),
-        )  # fmt: skip
-        config = json.loads(self.run("inspect", "--type=image", IMAGE))["Docker"]["config"]
-        return Built(Path(self.run("mount", self.run("from", "--pull-never", IMAGE))), config)
+        options = ["--isolation=chroot", "--network=host", "--pull-never", "--format=docker", *registry]
+        self.run("bud", *options, f"--file={dockerfile}", f"--tag={name}", str(folder))
 
 
 def make_base(folder: Path) -> Path:

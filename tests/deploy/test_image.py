@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,13 +26,29 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 Run = Callable[..., Process]
+BRAIN = """
+from firstword import App
+from sortedcontainers import SortedList
+
+app = App()
+
+
+@app.model("mine")
+async def mine(turn):
+    return "sorted: " + " ".join(SortedList("21"))
+"""
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+    """Where images are kept."""
+    return Storage(tmp_path_factory.mktemp("storage"))
+
+
+@pytest.fixture(scope="module")
+def image(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The image, as it is built from this repository."""
-    folder = tmp_path_factory.mktemp("image")
-    return Storage(folder).build(ROOT / "Dockerfile", make_base(folder / "base"))
+    return storage.build(ROOT / "Dockerfile", make_base(tmp_path_factory.mktemp("base") / "base"))
 
 
 @pytest.fixture
@@ -123,3 +140,21 @@ def test_nobody_can_become_root_in_it(image: Built) -> None:
     """No program in it gives its caller another user's rights."""
     found = subprocess.run(["find", str(image.root), "-xdev", "-perm", "/6000", "-type", "f"], capture_output=True)
     assert (found.returncode, found.stdout) == (0, b"")
+
+
+async def test_an_image_of_a_users_own_serves_his_file_with_his_packages(
+    image: Built, storage: Storage, tmp_path: Path, upstream: Upstream, port: str
+) -> None:
+    """The Dockerfile that docs/deploying.md shows, word for word, with a package that the image has not."""
+    page = (ROOT / "docs" / "deploying.md").read_text("utf-8")
+    locked = (ROOT / "locks" / "dev.txt").read_text("utf-8")
+    (tmp_path / "requirements.txt").write_text(re.findall(r"^sortedcontainers==(?:.*\\\n)+.*", locked, re.MULTILINE)[0])
+    (tmp_path / "custom_llm.py").write_text(BRAIN)
+    mine = storage.build_upon(re.findall(r"```dockerfile\n(.*?)```", page, re.DOTALL)[0], tmp_path)
+    told = {**mine.environment, "LLM_BASE_URL": upstream.base_url, "FIRSTWORD_PORT": port}
+    process = Process(mine.as_run(mine.command), Path("/"), told)
+    try:
+        assert (await process.caller().says(model="mine")).text == "sorted: 1 2"
+    finally:
+        process.kill()
+    assert (mine.user, mine.command) == (image.user, image.command)
