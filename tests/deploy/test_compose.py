@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import Any
 
 import pytest
@@ -121,3 +122,9 @@ def test_prometheus_asks_each_server_and_grafana_asks_prometheus() -> None:
     [provider] = documents("deploy/grafana/dashboards.yml")[0]["providers"]
     folder = provider["options"]["path"]
     assert any(each.split(":")[1].startswith(f"{folder}/") for each in SERVICES["grafana"]["volumes"])
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool on this machine")
+def test_prometheus_takes_its_file_and_the_rules() -> None:
+    """A key is misspelt, or the rules are none."""
+    check("promtool", "check", "config", "--syntax-only", ROOT / "deploy" / "prometheus.yml")
