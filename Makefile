@@ -61,7 +61,7 @@ licences: .venv-shipping/.made .venv-image/.made $(VENV)/.dev  ## does every pac
 	mkdir -p build
 	$(SHIPPING)/pip-licenses --python .venv-image/bin/python --from mixed --allow-only "$(ALLOWED)" --summary
 	$(SHIPPING)/pip-licenses --python $(BIN)/python --from mixed --allow-only "$(ALLOWED)" --ignore-packages agora-agents > build/licences-dev.txt
-ALLOWED = $(shell grep -v '^#' locks/licences.allowed | paste -s -d ';')
+ALLOWED = $(shell grep -v '^#' locks/licences.allowed | paste -s -d ';' -)
 
 # Without what builds: no build group.
 SBOM = $(SHIPPING)/cyclonedx-py requirements - --pyproject pyproject.toml --output-reproducible --sv 1.6 --validate

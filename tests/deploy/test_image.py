@@ -87,6 +87,16 @@ async def test_a_stranger_runs_the_image_as_it_is(image: Built, run: Run, port: 
     assert run(*image.health[1:]).ends() == 0
 
 
+async def test_several_workers_need_no_more_to_write_than_tmp(run: Run) -> None:
+    """`docker run --read-only --tmpfs /tmp firstword serve --workers 2`."""
+    process = run("firstword", "serve", "--workers", "2")
+    process.says(r"(?s)Application startup complete.*Application startup complete")
+    assert (await process.caller().says("Hello there.")).text == "Hello there."
+    process.tell(signal.SIGTERM)
+    assert process.ends() in (0, -signal.SIGTERM)
+    assert "Traceback" not in process.output
+
+
 def test_a_server_that_is_gone_is_not_healthy(image: Built, run: Run) -> None:
     """Nothing listens on the port."""
     assert run(*image.health[1:]).ends() == 1
