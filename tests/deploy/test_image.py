@@ -40,9 +40,11 @@ async def mine(turn):
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Storage:
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
     """Where images are kept."""
-    return Storage(tmp_path_factory.mktemp("storage"))
+    kept = Storage(tmp_path_factory.mktemp("storage"))
+    yield kept
+    kept.close()
 
 
 @pytest.fixture(scope="module")
