@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ from shipped import IN_TURN, assert_are_settings, check, seconds
 
 from firstword.testing import Upstream
 
+GATE = {"authorization": "Bearer gate-two"}
+CHANGED = """
+from firstword import App
+
+app = App()
+
+
+@app.model("parrot")
+async def parrot(turn):
+    return "Another bird."
+"""
 UNIT = ROOT / "deploy" / "firstword.service"
 LINES = re.sub(r"\\\n\s*", " ", UNIT.read_text("utf-8")).splitlines()
 PAIRS = [line.split("=", 1) for line in LINES if "=" in line and not line.startswith("#")]
@@ -57,11 +69,9 @@ def test_a_turn_has_time_to_end() -> None:
     assert int(SAID["LimitNOFILE"]) >= 65536
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-async def test_its_command_serves_behind_the_keys_of_its_files(
-    tmp_path: Path, upstream: Upstream, workers: str
-) -> None:
-    """The line that systemd runs, in its folder; the keys come from files, and end with a line break."""
+@pytest.fixture
+def service(tmp_path: Path, upstream: Upstream) -> Iterator[Process]:
+    """What systemd starts: its line, in a folder with the files that the unit asks for, which end with a line break."""
     for name, key in (("llm_api_key", "sk-held\n"), ("gate_keys", "gate-one,gate-two\n")):
         (tmp_path / name).write_text(key)
     asked = [value.split(":")[0] for name, value in PAIRS if name == "LoadCredential"]
@@ -75,15 +85,28 @@ async def test_its_command_serves_behind_the_keys_of_its_files(
         "LLM_BASE_URL": upstream.base_url,
         "FIRSTWORD_HOST": "127.0.0.1",
         "FIRSTWORD_PORT": "0",
-        "WORKERS": workers,
     }
     process = Process([shell, option, line], tmp_path, told)
-    try:
-        caller = process.caller()
-        assert (await caller.says("Hello.", headers={"authorization": "Bearer gate-two"})).text == "Hello."
-        assert (await caller.says("Hello.", headers={"authorization": "Bearer sk-held"})).status == 401
-        process.tell(signal.SIGTERM)
-        assert process.ends(10) in (0, -signal.SIGTERM)
-        assert "sk-held" not in process.output and "gate-one" not in process.output
-    finally:
-        process.kill()
+    yield process
+    process.kill()
+
+
+async def test_its_command_serves_behind_the_keys_of_its_files(service: Process) -> None:
+    """A caller with a gate key, and one who has found out the provider's; then `systemctl stop`."""
+    caller = service.caller()
+    assert (await caller.says("Hello.", headers=GATE)).text == "Hello."
+    assert (await caller.says("Hello.", headers={"authorization": "Bearer sk-held"})).status == 401
+    service.tell(signal.SIGTERM)
+    assert service.ends(10) in (0, -signal.SIGTERM)
+    assert "sk-held" not in service.output and "gate-one" not in service.output
+
+
+async def test_a_reload_brings_new_workers_with_the_file_as_it_is_now(service: Process, tmp_path: Path) -> None:
+    """`systemctl reload`, after the file was changed."""
+    caller = service.caller()
+    service.says(r"(?s)Application startup complete.*Application startup complete")
+    assert SAID["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    (tmp_path / "custom_llm.py").write_text(CHANGED)
+    service.tell(signal.SIGHUP)
+    service.says(r"(?s)(Finished server process.*){2}", within=30)
+    assert (await caller.says(model="parrot", headers=GATE)).text == "Another bird."
