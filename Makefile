@@ -11,7 +11,7 @@ serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl lin
 test: $(VENV)/.dev  ## run every test, without network
 	$(BIN)/python -m pytest $(ARGS)
 
-CLIENTS = livekit pipecat agents openai2
+CLIENTS = livekit pipecat agents openai2 schemathesis
 
 clients: $(CLIENTS:%=.venv-%/.made)  ## what tests/clients/ runs; needs the package registry, and 1 GB
 
@@ -93,6 +93,7 @@ lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
 	$(LOCK_CLIENT) locks/agents.in -o locks/agents.txt
 	$(LOCK_CLIENT) locks/openai2.in -o locks/openai2.txt
 	$(LOCK_CLIENT) locks/shipping.in -o locks/shipping.txt
+	$(LOCK_CLIENT) locks/schemathesis.in -o locks/schemathesis.txt
 	$(LOCK_CLIENT) locks/llama.in -o locks/llama.txt --no-deps
 	$(LOCK_CLIENT) locks/live.in -o locks/live.txt -c locks/dev.txt -c locks/llama.txt --overrides locks/live.not --no-emit-package llama-cpp-python
 

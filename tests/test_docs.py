@@ -188,13 +188,14 @@ def test_every_client_stands_in_the_table() -> None:
         "openai2": ["openai"],
         "livekit": ["livekit-agents"],
         "pipecat": ["pipecat-ai"],
+        "schemathesis": ["schemathesis"],
         "agents": ["pydantic-ai-slim", "langchain-openai"],
     }
     for file, names in packages.items():
         lock = (ROOT / "locks" / f"{file}.txt").read_text("utf-8")
         found = re.findall(rf"^({'|'.join(names)})==(\S+)", lock, re.MULTILINE)
         locked |= {f"{name} {version}" for name, version in found}
-    assert len(locked) == 9 and [each for each in sorted(locked) if f" {each} |" not in page] == []
+    assert len(locked) == 10 and [each for each in sorted(locked) if f" {each} |" not in page] == []
 
 
 def test_what_holds_for_each_client_is_what_is_tested() -> None:

@@ -60,6 +60,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("hosts", "FIRSTWORD_HOSTS", "a.example, *.b.example", ["a.example", "*.b.example"], ["c.example"]),
     ("image_hosts", "FIRSTWORD_IMAGE_HOSTS", "a.example, *", ["a.example", "*"], ["none"]),
     ("plain_http", "FIRSTWORD_PLAIN_HTTP", "true", True, False),
+    ("max_connections", "FIRSTWORD_MAX_CONNECTIONS", "500", 500, 600),
     ("metrics_dir", "FIRSTWORD_METRICS_DIR", "/tmp/one", Path("/tmp/one"), Path("/tmp/two")),
     ("log", "FIRSTWORD_LOG", "json", "json", "human"),
     ("log_level", "FIRSTWORD_LOG_LEVEL", "warning", "warning", "debug"),

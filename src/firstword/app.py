@@ -22,7 +22,7 @@ from .errors import ConfigError
 from .model import Model
 from .own import own
 from .roster import check_new
-from .serving import Drain, serve
+from .serving import Setup, serve
 from .stages.hooks import check_takes
 from .tools.function import Function
 from .transport import Transport
@@ -121,9 +121,9 @@ class App:
         return self._written.gate
 
     @property
-    def drain(self) -> Drain:
-        """How much time there is to stop."""
-        return self._written.drain
+    def setup(self) -> Setup:
+        """How it is served."""
+        return self._written.setup
 
     # --- what the user writes down -----------------------------------------------------------------
 
@@ -266,7 +266,7 @@ class App:
     def run(self, host: str | None = None, port: int | None = None) -> None:
         """Serve until CTRL+C. Raises SystemExit with a sentence when the configuration is wrong."""
         port = self.settings.port if port is None else port
-        serve(self, host=host or self.settings.host, port=port, drain=self.drain)
+        serve(self, host=host or self.settings.host, port=port)
 
     # --- the ASGI side -----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from .server.afterwards import AfterTurn, Afterwards
 from .server.pages import Pages
 from .server.reading import AUTO, Place, Reader, places
 from .server.webhook import Webhook
-from .serving import Drain
+from .serving import Setup
 from .stages.act import Actions, act
 from .stages.aloud import aloud, read_out
 from .stages.fill import fill
@@ -96,9 +96,9 @@ class Written:
         return _held_key(self.settings)
 
     @property
-    def drain(self) -> Drain:
-        """How much time there is to stop."""
-        return Drain(self.settings.drain_timeout, self.settings.drain_delay)
+    def setup(self) -> Setup:
+        """How the server is set up."""
+        return Setup(**{each.name: getattr(self.settings, each.name) for each in fields(Setup)})
 
     @property
     def may_act(self) -> bool:

@@ -17,7 +17,7 @@ from .commands.check import check
 from .commands.engine import engine
 from .commands.files import DEFAULT_FILE, load
 from .errors import ConfigError
-from .serving import Logs, check_free, say_how, serve, serve_reloading, serve_workers
+from .serving import check_free, say_how, serve, serve_reloading, serve_workers
 
 cli = typer.Typer(
     help="firstword: the custom LLM server for voice agents.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -64,23 +64,22 @@ def serve_command(
         app = load(file) if file else App()
         host = host or app.settings.host
         port = app.settings.port if port is None else port
-        drain, logs = app.drain, Logs.of(app.settings)
         app.gate.check_bind(host)
         if file is None:
             typer.echo(f"No {DEFAULT_FILE} here: serving the plain relay.", err=True)
         if workers == 1 and not reload:
-            serve(app, host=host, port=port, drain=drain, public_url=public_url)
+            serve(app, host=host, port=port, public_url=public_url)
             return
         check_free(host, port)
         say_how(port, public_url)
         if reload and file:
             folder = str(file.resolve().parent)
-            serve_reloading(f"{file.stem}:app", host=host, port=port, folder=folder, drain=drain, logs=logs)
+            serve_reloading(f"{file.stem}:app", host=host, port=port, folder=folder, setup=app.setup)
         elif reload:
-            serve_reloading("firstword:App", host=host, port=port, drain=drain, logs=logs)
+            serve_reloading("firstword:App", host=host, port=port, setup=app.setup)
         else:
             make = partial(load, file) if file else App
-            serve_workers(make, host=host, port=port, workers=workers, drain=drain, logs=logs)
+            serve_workers(make, host=host, port=port, workers=workers, setup=app.setup)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
 

@@ -179,7 +179,7 @@ async def test_a_head_without_end_is_cut_off(start: Start) -> None:
 
 async def test_a_connection_that_says_nothing_is_closed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody keeps a socket of ours without a word."""
-    monkeypatch.setattr("firstword.server.protocol.HEAD_TIMEOUT", 0.1)
+    monkeypatch.setattr("firstword.server.protocol.VoiceProtocol.head_timeout", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", start().port)
     assert await asyncio.wait_for(reader.read(1), 5) == b""
     writer.close()

@@ -63,8 +63,8 @@ async def test_a_log_that_takes_nothing_ends_no_turn(
     environment = {**os.environ, "LLM_BASE_URL": upstream.base_url, "FIRSTWORD_LOG": form}
     environment |= {"FIRSTWORD_LOG_TRANSCRIPTS": "true"}
     code = (
-        "import uvicorn; from firstword import App; from firstword.serving import Logs, options\n"
-        f"uvicorn.run(App(), host='127.0.0.1', port={free_port}, **options(logs=Logs({form!r})))"
+        "import uvicorn; from firstword import App; from firstword.serving import Setup, options\n"
+        f"uvicorn.run(App(), host='127.0.0.1', port={free_port}, **options(Setup(log={form!r})))"
     )
     command = [sys.executable, "-c", code]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=target, stdout=subprocess.DEVNULL)

@@ -121,6 +121,27 @@ class PayloadTooLarge(RequestError):
         return {**super().headers(), "connection": "close"}
 
 
+class HeadTooLarge(RequestError):
+    """The request's line and headers are over the limit, or there are too many of them."""
+
+    status = 431
+    code = "head_too_large"
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "connection": "close"}
+
+
+class TooManyConnections(RequestError):
+    """The process keeps as many connections as it may."""
+
+    status = 503
+    type = "server_error"
+    code = "too_many_connections"
+
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": "1", "connection": "close"}
+
+
 class TooManyRequests(RequestError):
     """This caller has had its share; `retry_after` seconds from now there is more."""
 

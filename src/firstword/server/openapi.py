@@ -47,7 +47,8 @@ def _error(description: str) -> dict[str, Any]:
 def _chat(summary: str, operation: str, more: dict[str, str] | None = None) -> dict[str, Any]:
     chunk = {"$ref": "#/components/schemas/Chunk"}
     events = {
-        "schema": {"type": "string", "description": "Events `data: {chunk}`, the last one `data: [DONE]`."},
+        # Without a type: some readers take the whole stream for what is described, and some each event.
+        "schema": {"description": "Events `data: {chunk}`, the last one `data: [DONE]`."},
         "x-chunk": chunk,
     }
     whole = {"schema": {"$ref": "#/components/schemas/Completion"}}
@@ -72,10 +73,15 @@ def _chat(summary: str, operation: str, more: dict[str, str] | None = None) -> d
 def _schemas() -> dict[str, Any]:
     text = {"type": "string"}
     nullable = {"type": ["string", "null"]}
+    some = {"type": "string", "minLength": 1}
+    image = {"anyOf": [some, {"type": "object", "required": ["url"], "properties": {"url": some}}]}
+    is_image = {"required": ["type"], "properties": {"type": {"enum": ["image", "image_url"]}}}
     part = {
         "type": "object",
         "description": 'A part: `{"type": "text"}` with `text`, or `{"type": "image_url"}` with `image_url.url`.',
-        "properties": {"type": text, "text": text, "image_url": {"type": ["object", "string"]}},
+        "properties": {"type": {}, "text": {}, "image_url": {"anyOf": [*image["anyOf"], {"type": "null"}]}},
+        "if": is_image,
+        "then": {"required": ["image_url"], "properties": {"image_url": image}},
     }
     message = {
         "type": "object",
@@ -107,7 +113,7 @@ def _schemas() -> dict[str, Any]:
                 "model": nullable,
                 "stream": {"type": ["boolean", "null"], "default": False},
                 "stream_options": {"type": ["object", "null"]},
-                "tools": {"type": ["array", "null"], "items": {"type": "object"}},
+                "tools": {"type": ["array", "null"], "description": "What each of them is, the model judges."},
             },
         },
         "Chunk": with_choices("delta"),

@@ -23,7 +23,10 @@ _BLANK_AND_COLON = (b" :", b"\t:", b"\n:", b"\r:")
 _SPELT_OUT = (b"\\u0022", b"\\u003a", b"\\u003A")  # a quote and a colon
 
 
-MAX_THINGS = 100_000  # an image makes a body long, not manifold; each thing costs a hundred times its bytes
+# An image makes a body long, not manifold; each thing costs up to a hundred times its bytes, and time on the loop.
+MAX_THINGS = 100_000  # objects and lists
+MAX_KEYS = 200_000  # counted as colons, of which a text has some too
+MAX_VALUES = 1_000_000  # counted as commas; the longest text that is allowed has fewer
 
 
 class Gone(BaseException):
@@ -82,8 +85,8 @@ def _too_large(limit: int) -> PayloadTooLarge:
 
 def read_json(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`. Raises BadRequest that says where it is wrong, never what it holds."""
-    if body.count(b"{") + body.count(b"[") > MAX_THINGS:
-        raise BadRequest(f"The body holds more than {MAX_THINGS} objects and lists.")
+    if len(body) > MAX_THINGS:
+        _refuse_manifold(body)
     try:
         value = _decode(body)
     except UnicodeDecodeError:
@@ -100,6 +103,16 @@ def read_json(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
     return value
+
+
+def _refuse_manifold(body: bytes) -> None:
+    """Raise BadRequest for a body of more things than anybody says."""
+    if body.count(b"{") + body.count(b"[") > MAX_THINGS:
+        raise BadRequest(f"The body holds more than {MAX_THINGS} objects and lists.")
+    if body.count(b":") > MAX_KEYS:
+        raise BadRequest(f"The body holds more than {MAX_KEYS} keys.")
+    if body.count(b",") > MAX_VALUES:
+        raise BadRequest(f"The body holds more than {MAX_VALUES} values.")
 
 
 def _place(error: Exception) -> str:

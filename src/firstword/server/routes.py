@@ -54,6 +54,6 @@ def _prefix(parts: Sequence[str], is_platform: Callable[[str], bool]) -> tuple[s
     platform = session = None
     if len(parts) in (1, 3) and is_platform(parts[0]):
         platform, parts = parts[0], parts[1:]
-    if len(parts) == 2 and parts[0] == "s" and parts[1]:
+    if len(parts) == 2 and parts[0] == "s" and parts[1] not in ("", ".", ".."):
         session, parts = parts[1], parts[2:]
     return None if parts else (platform, session)

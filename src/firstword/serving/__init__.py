@@ -23,30 +23,23 @@ KEEP_ALIVE = 75.0  # seconds; a voice engine's next turn comes after the caller 
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """How much time there is to stop, in seconds.
+class Setup:
+    """How a server is set up, as its operator has it. Times are seconds.
 
-    timeout: what turns in progress get. delay: for the balancer to learn that no more should come, on SIGTERM.
+    drain_timeout: what turns in progress get when it is told to stop. drain_delay: for the balancer to learn that no
+        more should come, on SIGTERM.
+    log: "human" or "json". log_level: "debug", "info", "warning" or "error".
+    max_connections: how many one process keeps open, where it is granted as many descriptors.
     """
 
-    timeout: float = 10.0
-    delay: float = 0.0
+    drain_timeout: float = 10.0
+    drain_delay: float = 0.0
+    log: str = "human"
+    log_level: str = "info"
+    max_connections: int = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Logs:
-    """What the log is like: form, "human" or "json"; level, "debug", "info", "warning" or "error"."""
-
-    form: str = "human"
-    level: str = "info"
-
-    @classmethod
-    def of(cls, settings: Any) -> Logs:
-        """Return what an App's settings say."""
-        return cls(settings.log, settings.log_level)
-
-
-DRAIN, LOGS = Drain(), Logs()
+SETUP = Setup()
 
 
 class Servable(Protocol):
@@ -57,14 +50,14 @@ class Servable(Protocol):
         """Who may come in."""
 
     @property
-    def settings(self) -> Any:
-        """What was set."""
+    def setup(self) -> Setup:
+        """How it is served."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer, as ASGI."""
 
 
-def serve(app: Servable, *, host: str, port: int, public_url: str | None = None, drain: Drain = DRAIN) -> None:
+def serve(app: Servable, *, host: str, port: int, public_url: str | None = None) -> None:
     """Serve one App in this process until it is told to stop.
 
     Raises SystemExit, with a sentence and a hint, when that would not be safe or the port is taken.
@@ -80,17 +73,15 @@ def serve(app: Servable, *, host: str, port: int, public_url: str | None = None,
         say_how(port, public_url)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
-    more = options(drain, Logs.of(app.settings))
-    server = Draining(uvicorn.Config(app, host=host, port=port, **more), drain_delay=drain.delay)
+    config = uvicorn.Config(app, host=host, port=port, **options(app.setup))
+    server = Draining(config, drain_delay=app.setup.drain_delay)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
     if not server.started:
         raise SystemExit(STARTUP_FAILURE)
 
 
-def serve_workers(
-    load: Callable[[], Servable], *, host: str, port: int, workers: int, drain: Drain = DRAIN, logs: Logs = LOGS
-) -> None:
+def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers: int, setup: Setup = SETUP) -> None:
     """Serve from several processes, each with an App of its own from `load`, until this one is told to stop.
 
     Raises SystemExit when a worker cannot even start.
@@ -100,18 +91,16 @@ def serve_workers(
 
     from .workers import Workers
 
-    more = options(drain, logs)
+    more = options(setup)
     config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **more)
-    supervisor = Workers(config, config.bind_socket(), drain_delay=drain.delay)
+    supervisor = Workers(config, config.bind_socket(), drain_delay=setup.drain_delay)
     with common_folder():
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise SystemExit(STARTUP_FAILURE)
 
 
-def serve_reloading(
-    app: str, *, host: str, port: int, folder: str | None = None, drain: Drain = DRAIN, logs: Logs = LOGS
-) -> None:
+def serve_reloading(app: str, *, host: str, port: int, folder: str | None = None, setup: Setup = SETUP) -> None:
     """Serve in another process, which imports the App for itself, and is started again when a file changes.
 
     app: "module:name", or "module:Class" without a folder. folder: where the module is, and what is watched.
@@ -119,7 +108,7 @@ def serve_reloading(
     import uvicorn
 
     given = {"app_dir": folder, "reload_dirs": [folder]} if folder else {"factory": True}
-    uvicorn.run(app, host=host, port=port, reload=True, **given, **options(drain, logs))
+    uvicorn.run(app, host=host, port=port, reload=True, **given, **options(setup))
 
 
 def _load_once(load: Callable[[], Servable]) -> Servable:
@@ -147,21 +136,38 @@ def check_free(host: str, port: int) -> None:
             ) from None
 
 
-def options(drain: Drain = DRAIN, logs: Logs = LOGS) -> dict[str, Any]:
+def most_connections(wanted: int) -> int:
+    """Return how many connections this process may keep: of the descriptors it is granted, a quarter is for models.
+
+    The system's soft limit is for programs that look at each descriptor in turn; it is raised as far as is needed.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wanted
+    needed = wanted * 4 // 3
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, soft * 3 // 4)
+
+
+def options(setup: Setup = SETUP) -> dict[str, Any]:
     """Return how uvicorn is set up for voice: one quiet log, connections kept between a caller's turns."""
     from ..server.protocol import VoiceProtocol
     from ..telemetry.out import log_config
 
     return {
-        "http": VoiceProtocol,
+        "http": partial(VoiceProtocol, max_connections=most_connections(setup.max_connections)),
         "ws": "none",
         "lifespan": "on",
         "access_log": False,  # it would write URLs, which may hold a session or a key; a turn has a line of its own
-        "log_config": log_config(logs.form, logs.level),
+        "log_config": log_config(setup.log, setup.log_level),
         "server_header": False,
         "proxy_headers": False,  # who a caller is must not be for the caller to say
         "timeout_keep_alive": int(KEEP_ALIVE),
-        "timeout_graceful_shutdown": math.ceil(drain.timeout),
+        "timeout_graceful_shutdown": math.ceil(setup.drain_timeout),
     }
 
 

@@ -30,6 +30,14 @@ class Running(BaseSettings):
         False, description="Let keys go to a public host in plain http, as the whole way there is yours."
     )
 
+    # --- limits
+    max_connections: int = Field(
+        20_000,
+        gt=0,
+        description="Connections that one process keeps open; further ones get a 503. Fewer where the system grants "
+        "fewer descriptors: a quarter of them is kept for models.",
+    )
+
     # --- seeing inside
     metrics_dir: Path | None = Field(
         None,
