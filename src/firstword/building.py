@@ -128,6 +128,8 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
     gate = Gate(keys, holds_key=holds_key, open_to_all=settings.open)
     for each in [Model("any", settings.base_url, held), *listed]:
         _check(each, settings, held, callers_pay=gate.passes_keys)
+    if settings.agora_agents_api_base_url:
+        check_upstream(settings.agora_agents_api_base_url, carries_key=True, plain_http=settings.plain_http)
     return Written(
         settings=settings,
         models=listed,

@@ -235,6 +235,7 @@ def test_a_key_does_not_go_over_the_open_network_as_plain_text(url: str, monkeyp
         lambda: App(base_url=url),
         lambda: App([Model("m1", base_url=url, api_key=HELD)]),
         lambda: App(voice="openai:tts", voice_base_url=url, voice_api_key=HELD),
+        lambda: App(agora_agents_api_base_url=url, agora_basic_key=HELD, agora_basic_secret=HELD),
     ):
         with pytest.raises(ConfigError, match="plain http") as caught:
             make()

@@ -13,6 +13,7 @@ _ERRORS = {
     "403": "This caller may not be served here.",
     "408": "The body did not arrive in time.",
     "413": "The body is over the limit (20 MiB unless set otherwise).",
+    "421": "The `Host` header says no name of this server's.",
     "429": "The provider's or the server's limit is reached; `retry-after` says when to come back.",
     "500": "The server made a mistake; the log has it under the request's id.",
     "502": "The model could not be reached, or what it sent is no answer.",
@@ -130,11 +131,11 @@ def _schemas() -> dict[str, Any]:
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
     models = _page_of("The models that a request may name.", "application/json", {"type": "object"})
-    models["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403")})
+    models["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403", "421")})
     status = {"type": "object", "properties": {"status": {"type": "string"}}}
     metrics = _page_of("What was counted, for Prometheus.", "text/plain", {"type": "string"})
     metrics["responses"]["200"]["content"]["application/openmetrics-text"] = {"schema": {"type": "string"}}
-    metrics["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403")})
+    metrics["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403", "421")})
     audio = {"501": "This server has no voice."}
     ready = {"description": "No model is within reach.", "content": {"application/json": {"schema": status}}}
     return {
