@@ -303,7 +303,7 @@ def _paths() -> list[Row]:
         b"/s/a+b/chat/completions": "/s/a+b/chat/completions",
         b"/s/%C3%A9/chat/completions": "/s/\u00e9/chat/completions",
         b"http://localhost/chat/completions?x=1": "/chat/completions",
-        b"HTTP://LOCALHOST:80/chat/completions": "/chat/completions",
+        b"HTTP://LOCALHOST/chat/completions": "/chat/completions",
     }
     nothing = {
         b"/x/../chat/completions": "/x/../chat/completions",
@@ -332,6 +332,8 @@ def _paths() -> list[Row]:
         b"/chat/completions?x#y",
         b"/s/\xc3\xa9/chat/completions",
         b"http://user@localhost/chat/completions",
+        b"http://example.com/chat/completions",
+        b"http://localhost:80/chat/completions",
         b"http:///chat/completions",
         b"http:/chat/completions",
         b"file:///chat/completions",

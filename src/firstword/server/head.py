@@ -53,17 +53,19 @@ def too_large() -> HeadTooLarge:
 
 
 def origin_form(target: bytes, headers: Headers) -> bytes:
-    """Return the path and query of a target that is a whole URL, and let its host be the Host header's.
+    """Return the path and query of a target that is a whole URL, whose host is that of the Host header.
 
-    So says RFC 9112, section 3.2.2. Raises BadRequest for any other target.
+    RFC 9112 (section 3.2.2) has such a target's host count, and others look at the header: where they differ, we answer
+    nobody. Raises BadRequest then, and for any other target.
     """
     if target == b"*":
         return target
     found = _ABSOLUTE.fullmatch(target)
     if found is None:
         raise BadRequest("The request's target is no path.", hint="ask for a path that begins with a slash")
-    authority, rest = found[1], found[2] or b"/"
-    headers[:] = [(name, authority if name == b"host" else value) for name, value in headers]
+    authority, rest = found[1].lower(), found[2] or b"/"
+    if any(name == b"host" and value.lower() != authority for name, value in headers):
+        raise BadRequest("The request's target and its Host header name different hosts.", hint="ask for a path")
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
