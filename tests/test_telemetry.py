@@ -56,9 +56,9 @@ async def test_a_race_is_counted_with_what_it_cost(serve: Serve, upstream: Upstr
 
 async def test_what_the_caller_heard_of_us_is_counted(serve: Serve, upstream: Upstream, marker: str) -> None:
     """A filler, then an answer that is cut off, then an apology; and a model that is down for good."""
-    app = two(upstream, apology=SORRY, fillers=["One moment."], fill_after=0.2, hedge_after=None)
+    app = two(upstream, apology=SORRY, fillers=["One moment."], fill_after=0.6, hedge_after=None)
     served = serve(app)
-    cut = [script.head(200, script.EVENT_STREAM), script.role(), script.wait(0.5), *script.closes_after("one two")[1:]]
+    cut = [script.head(200, script.EVENT_STREAM), script.role(), script.wait(1.2), *script.closes_after("one two")[1:]]
     heard = await Caller(served.url).says(user=marker, scripts=[cut])
     assert heard.text == f"One moment. one two {SORRY}"
     for number in range(3):

@@ -24,6 +24,7 @@ from firstword.telemetry.tally import Snapshot, Tally
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
 
 FIRSTWORD = str(Path(sys.executable).parent / "firstword")
+BOTH_SERVE = r"(?s)Application startup complete.*Application startup complete"
 Run = Callable[..., Process]
 MINE = """
 import os
@@ -82,7 +83,7 @@ async def told(caller: Caller) -> dict[str, float]:
 async def test_no_count_falls_when_a_worker_is_killed_in_mid_run(run: Run) -> None:
     """Two workers answer, and the kernel kills one: what was told before is told ever after."""
     process = run(FIRSTWORD, "serve", "--host", "127.0.0.1", "--port", "0", "--workers", "2")
-    process.says(r"(?s)Application startup complete.*Application startup complete")
+    process.says(BOTH_SERVE, within=40)
     caller = process.caller()
     asked, last, pids = 0, 0.0, set()
 
@@ -108,7 +109,7 @@ async def test_no_count_falls_when_a_worker_is_killed_in_mid_run(run: Run) -> No
         before = await look()
     assert before["workers"] == before["worker_starts_total"] == 2
     os.kill(int(dead), signal.SIGKILL)
-    process.says(rf"(?s)Child process \[{dead}\] died.*Application startup complete")
+    process.says(rf"(?s)Child process \[{dead}\] died.*Application startup complete", within=40)
     await ask(10)
 
     after = await look()
@@ -123,7 +124,7 @@ async def test_the_workers_of_another_supervisor_share_a_folder_that_is_named(ru
     folder = tmp_path / "counts" / "here"
     command = (sys.executable, "-m", "uvicorn", "custom_llm:app", "--workers", "2", "--port", "0")
     process = run(*command, FIRSTWORD_METRICS_DIR=str(folder), PYTHONPATH=str(tmp_path))
-    process.says(r"(?s)Application startup complete.*Application startup complete")
+    process.says(BOTH_SERVE, within=40)
     caller = process.caller()
     seen = await told(caller)
     while seen["workers"] < 2:
@@ -147,7 +148,7 @@ def test_nothing_is_left_of_the_folder_when_all_have_ended(run: Run, tmp_path: P
     place.mkdir()
     listen = ("--host", "127.0.0.1", "--port", "0", "--workers", "2")
     process = run(FIRSTWORD, "serve", *listen, TMPDIR=str(place))
-    process.says(r"(?s)Application startup complete.*Application startup complete")
+    process.says(BOTH_SERVE, within=40)
     assert [each.name.startswith("firstword-") for each in place.iterdir()] == [True]
     process.tell(signal.SIGTERM)
     process.ends()
