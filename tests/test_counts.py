@@ -233,9 +233,16 @@ async def test_a_reply_that_is_sound(serve: Serve, upstream: Upstream, marker: s
 
 
 @pytest.mark.parametrize("has_spoken", [True, False])
-async def test_a_caller_who_hangs_up(serve: Serve, upstream: Upstream, marker: str, has_spoken: bool) -> None:
-    """Only who has heard something has interrupted it; in both cases the model is let go of, which takes a time."""
-    served = serve(App(base_url=upstream.base_url))
+@pytest.mark.parametrize("http", ["firstword", "h11"])
+async def test_a_caller_who_hangs_up(
+    serve: Serve, upstream: Upstream, marker: str, has_spoken: bool, http: str
+) -> None:
+    """Only who has heard something has interrupted it; in both cases the model is let go of, which takes a time.
+
+    It is the same under a server that is not ours.
+    """
+    app = App(base_url=upstream.base_url)
+    served = serve(app) if http == "firstword" else Served(app, http=http)
     before = await counted(served)
     steps = script.stalls_after("Hello") if has_spoken else script.never_answers()
     async with Caller(served.url).dials(turn(user=marker, scripts=[steps])) as call:
@@ -250,6 +257,8 @@ async def test_a_caller_who_hangs_up(serve: Serve, upstream: Upstream, marker: s
         ("cancel_seconds_count", ()): 1.0,
         **({("barge_ins", ("openai",)): 1.0} if has_spoken else {}),
     }
+    if http != "firstword":
+        await asyncio.to_thread(served.stop)
 
 
 async def test_a_turn_that_is_superseded_and_then_asked_for_again(

@@ -86,7 +86,7 @@ class Counts(Tally):
             if turn.is_repeat:
                 return  # what else is to be counted belongs to the turn whose reply it heard
         self._note_times(turn)
-        if turn.timeline.left is not None:
+        if outcome == "hung_up":
             self._note_hang_up(turn)
         if not turn.is_plain:
             self._note_more(turn)
@@ -156,8 +156,8 @@ class Counts(Tally):
 
     def _note_hang_up(self, turn: Turn) -> None:
         timeline = turn.timeline
-        assert timeline.left is not None and timeline.ended is not None
-        self.spread("cancel_seconds").note(timeline.ended - timeline.left)
+        if timeline.left is not None and timeline.ended is not None:  # some servers tell it by a write that fails
+            self.spread("cancel_seconds").note(timeline.ended - timeline.left)
         if timeline.heard is not None:
             self.add("barge_ins", (name_of(turn.platform),))
 
