@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from caller import Caller
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from served import Served
+
+from firstword import App
 
 KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT"}
 
@@ -30,6 +36,15 @@ class Kept:
     events: list[tuple[str, int]]
     resource: dict[str, Any]
     scope: str
+
+
+async def traced(app: App, use: Callable[[Caller], Awaitable[Any]]) -> Any:
+    """Serve an App, use it, and stop it, with which the last spans leave."""
+    served = Served(app)
+    try:
+        return await use(Caller(served.url))
+    finally:
+        await asyncio.to_thread(served.stop)
 
 
 class Collector:

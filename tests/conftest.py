@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from caller import Caller
+from collector import Collector
 from command import Process, Run
 from requests_of_a_test import Line
 from served import Served
@@ -74,6 +75,15 @@ def free_port() -> str:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return str(taken.getsockname()[1])
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """A collector, and the variables that lead to it."""
+    monkeypatch.setenv("FIRSTWORD_TRACES", "otlp")
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        yield collector
 
 
 @pytest.fixture

@@ -7,19 +7,13 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from caller import Caller, Heard
-from collector import Collector, Kept
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from served import Served
+from collector import Collector, Kept, traced
 
 from firstword import App, Model
-from firstword.errors import ConfigError
 from firstword.telemetry.traces import FLUSH_TIMEOUT
 from firstword.testing import Upstream, script
 
@@ -28,24 +22,6 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
 FRIEND = "Hello there, friend."
 ANSWER = script.events(script.says(FRIEND))
 COUNTED = script.events(script.role(), script.text(FRIEND), script.finish(), script.usage(11, 3))
-
-
-@pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """A collector, and the variables that lead to it."""
-    monkeypatch.setenv("FIRSTWORD_TRACES", "otlp")
-    with Collector() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-        yield collector
-
-
-async def traced(app: App, use: Callable[[Caller], Awaitable[Any]]) -> Any:
-    """Serve an App, use it, and stop it, with which the last spans leave."""
-    served = Served(app)
-    try:
-        return await use(Caller(served.url))
-    finally:
-        await asyncio.to_thread(served.stop)
 
 
 def event(span: Kept, name: str) -> int:
@@ -329,72 +305,3 @@ async def test_a_collector_that_refuses_is_told_of(
     assert [line for line in said if line.startswith("traces")] == ["traces do not arrive", "traces arrive again"]
     assert collector.headers[0]["authorization"] == "Bearer s3cret-key" and "s3cret" not in caplog.text
     assert len(collector.named("POST ")) == 1
-
-
-# --- whose library it is --------------------------------------------------------------------------
-
-
-async def test_without_a_library_of_ours_the_trace_is_passed_on(upstream: Upstream, marker: str) -> None:
-    """Traces are off: the caller's headers reach the model as they came, and a bad one does not."""
-
-    async def two(caller: Caller) -> None:
-        headers = {"traceparent": PARENT, "tracestate": "rojo=1"}
-        await caller.says(user=f"{marker} good", scripts=[ANSWER], headers=headers)
-        await caller.says(user=f"{marker} bad", scripts=[ANSWER], headers={**headers, "traceparent": PARENT.upper()})
-        await caller.says(user=f"{marker} none", scripts=[ANSWER])
-
-    await traced(App(base_url=upstream.base_url), two)
-    (good,), (bad,), (none,) = [await upstream.wait_asked(f"{marker} {kind}") for kind in ("good", "bad", "none")]
-    assert (good.header("traceparent"), good.header("tracestate")) == (PARENT, "rojo=1")
-    assert {record.header(name) for record in (bad, none) for name in ("traceparent", "tracestate")} == {None}
-
-
-async def test_the_hosts_own_provider_is_used_and_left_open(
-    upstream: Upstream, marker: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The App is mounted in an application that keeps traces already: its exporter gets ours, with our ids."""
-    from opentelemetry import trace
-
-    kept = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    monkeypatch.setenv("FIRSTWORD_TRACES", "otlp")
-    headers = {"traceparent": PARENT}
-    for number in range(2):  # two Apps, one after the other, share the host's tracer
-        app = App(base_url=upstream.base_url)
-        user = f"{marker} {number}"
-        await traced(app, lambda caller, user=user: caller.says(user=user, scripts=[ANSWER], headers=headers))
-
-    spans = kept.get_finished_spans()
-    assert [span.name for span in spans] == ["chat m1", "POST /chat/completions"] * 2
-    (record,) = await upstream.wait_asked(f"{marker} 0")
-    assert record.header("traceparent") == f"00-{TRACE}-{spans[0].context.span_id:016x}-01"
-    with provider.get_tracer("host").start_as_current_span("still open"):
-        pass
-    assert kept.get_finished_spans()[-1].name == "still open"
-
-
-async def test_a_disabled_library_makes_no_spans(
-    collector: Collector, upstream: Upstream, marker: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """OTEL_SDK_DISABLED switches all of it off; what the caller says is passed on."""
-    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    app = App(base_url=upstream.base_url)
-    await traced(app, lambda caller: caller.says(user=marker, scripts=[ANSWER], headers={"traceparent": PARENT}))
-    assert collector.spans == []
-    (record,) = await upstream.wait_asked(marker)
-    assert record.header("traceparent") == PARENT
-
-
-def test_settings_that_the_library_does_not_take_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A queue of no length: a sentence instead of a traceback."""
-    monkeypatch.setenv("FIRSTWORD_TRACES", "otlp")
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
-
-    async def build() -> None:
-        with pytest.raises(ConfigError, match="OpenTelemetry does not take its settings") as caught:
-            App(warm=False)._build()
-        assert "OTEL_" in (caught.value.hint or "")
-
-    asyncio.run(build())

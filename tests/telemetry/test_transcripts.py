@@ -49,7 +49,7 @@ def transcripts(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
 
 
 async def says_all(app: App, upstream: Upstream, marker: str, serve: Callable[[App], Served]) -> str:
-    """Have a turn in which everybody says the canaries: the caller, the model, a tool, the names; return /metrics."""
+    """Have a turn in which everybody says the canaries: caller, model, tool and names; return the metrics."""
 
     @app.tool
     async def look(what: str) -> str:
