@@ -120,18 +120,17 @@ def test_nothing_is_loaded_for_traces_that_nobody_keeps() -> None:
 
 async def test_each_worker_sends_its_own(collector: Collector, upstream: Upstream, marker: str, serving: Run) -> None:
     """Two processes, one collector: no span is lost when they are told to stop, and each says whose it is."""
-    process = serving("--workers", "2", FIRSTWORD_DRAIN_TIMEOUT="2")
-    caller = process.caller()
-    process.says(r"(?s)Application startup complete.*Application startup complete")
-    headers = {"traceparent": PARENT}
-    said = [caller.says(user=f"{marker} {each}", scripts=[ANSWER], headers=headers) for each in range(40)]
-    assert {heard.text for heard in await asyncio.gather(*said)} == {FRIEND}
+    process = serving("--workers", "2", FIRSTWORD_DRAIN_TIMEOUT="2", OTEL_BSP_SCHEDULE_DELAY="20")
+    caller, headers, count = process.caller(), {"traceparent": PARENT}, 0
+    while len({turn.resource["process.pid"] for turn in collector.named("POST ")}) < 2:  # one listens later
+        said = [caller.says(user=f"{marker} {count + each}", scripts=[ANSWER], headers=headers) for each in range(10)]
+        assert {heard.text for heard in await asyncio.gather(*said)} == {FRIEND}
+        count += 10
     process.tell(signal.SIGTERM)
     await asyncio.to_thread(process.ends)
     turns, asks = collector.named("POST "), collector.named("chat ")
-    assert len(turns) == len(asks) == 40
+    assert len(turns) == len(asks) == count
     assert {ask.parent for ask in asks} == {turn.span for turn in turns}
-    assert len({turn.resource["process.pid"] for turn in turns}) == 2
 
 
 async def test_the_console_shows_a_span_a_line(upstream: Upstream, marker: str, serving: Run) -> None:
