@@ -220,7 +220,7 @@ class EventWriter:
     def _write_through(self, exchange: Exchange, *, more: bool) -> bool:
         if not self.status:
             self._start()
-            exchange.start(_EVENT_STREAM_LINES + lines(self._turn))
+            exchange.start(_EVENT_STREAM_LINES + lines(self._turn).encode("latin-1"))
         if not exchange.write(b"".join(self._held), more=more):
             return False
         self._held.clear()
