@@ -24,6 +24,7 @@ from .tools import Tool
 from .turn import Attempt, Called, CallNext, Reply, Send, Stage, Timeline, Turn
 
 if TYPE_CHECKING:
+    from .admission.urls import sign_url
     from .tools.http import HTTPTool
     from .voices import Sound, Voice, Word
 
@@ -59,6 +60,7 @@ __all__ = [
     "Voice",
     "VoiceError",
     "Word",
+    "sign_url",
 ]
 
 
@@ -67,6 +69,10 @@ def __getattr__(name: str) -> Any:
         from .tools.http import HTTPTool
 
         return HTTPTool
+    if name == "sign_url":
+        from .admission.urls import sign_url
+
+        return sign_url
     if name in ("Sound", "Voice", "Word"):
         from . import voices
 

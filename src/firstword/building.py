@@ -34,6 +34,7 @@ from .server import Bounds, Server
 from .server.afterwards import AfterTurn, Afterwards
 from .server.pages import Pages
 from .server.reading import AUTO, Place, Reader, places
+from .server.watch import watch
 from .server.webhook import Webhook
 from .serving import Setup
 from .stages.act import Actions, act
@@ -125,7 +126,7 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
         check_new(each.name, (other.name for other in listed[:position]))
     keys = [key.get_secret_value() for key in settings.keys]
     holds_key = held is not None or any(model.api_key for model in listed)
-    gate = Gate(keys, holds_key=holds_key, open_to_all=settings.open)
+    gate = Gate(keys, holds_key=holds_key, open_to_all=settings.open, **settings.for_gate())
     for each in [Model("any", settings.base_url, held), *listed]:
         _check(each, settings, held, callers_pay=gate.passes_keys)
     if settings.agora_agents_api_base_url:
@@ -186,7 +187,7 @@ class Built:
         afterwards = self._afterwards(counts)
         self._metrics = Metrics(counts, folder=settings.metrics_dir)
         counts.readings.append(self._reading(afterwards))
-        self._pages = Pages(written.gate, self.roster, self._metrics)
+        self._pages = Pages(written.gate, self.roster, self._metrics, operator_port=settings.operator_port)
         self.server = Server(
             aloud(compose(self._stages, self.roster.ask), self._speaking, has_voice=has_voice),
             reader=Reader(settings.platform, written.sessions, written.policy, written.links),
@@ -204,11 +205,14 @@ class Built:
             self.roster.keep_warm()
             if self._voice is not None:
                 self._warming = asyncio.ensure_future(self._voice.open())
-        self._opening = asyncio.ensure_future(written.toolbox.open()) if written.toolbox.has_sources else None
+        self._watch = watch(written.gate, self.transport)
+        openings = [written.toolbox.open()] if written.toolbox.has_sources else []
+        openings += [self._watch.open()] if self._watch is not None else []
+        self._opening = asyncio.gather(*openings) if openings else None
 
     @property
     def is_opening(self) -> bool:
-        """True until the tools' sources are open."""
+        """True until the tools' sources are open, and the gate knows its keys."""
         return self._opening is not None and not self._opening.done()
 
     async def opened(self) -> None:
@@ -292,6 +296,8 @@ class Built:
             await asyncio.gather(self._warming, return_exceptions=True)
         if self._voice is not None:
             await self._voice.close()
+        if self._watch is not None:
+            await self._watch.close()
         if self._opening is not None:
             self._opening.cancel()
         if self._traces is not None:

@@ -12,7 +12,7 @@ import typer
 
 from . import __version__
 from .app import App
-from .commands import agent, webhook
+from .commands import agent, key, webhook
 from .commands.check import check
 from .commands.engine import engine
 from .commands.files import DEFAULT_FILE, load
@@ -72,6 +72,8 @@ def serve_command(
             return
         check_free(host, port)
         say_how(port, public_url)
+        if reload:
+            os.environ.pop("FIRSTWORD_OPERATOR_PORT", None)  # uvicorn hands one socket on: all is on that one
         if reload and file:
             folder = str(file.resolve().parent)
             serve_reloading(f"{file.stem}:app", host=host, port=port, folder=folder, setup=app.setup)
@@ -87,6 +89,7 @@ def serve_command(
 cli.command(name="engine")(engine)
 cli.command(name="check")(check)
 cli.add_typer(agent.commands, name="agent")
+cli.add_typer(key.commands, name="key")
 cli.command(name="webhook")(webhook.webhook)
 
 

@@ -157,7 +157,7 @@ class _Server:
             turn.timeline.answered = clock.now()
             deadline = asked + turn.policy.first_token_timeout
             if connection.status != 200 or not self.provider.streams(connection.headers):
-                body = await _read_page(connection, deadline)
+                body = await read_page(connection, deadline)
                 raise self.provider.refuse(connection.status, connection.headers, body, secret=key)
             decoder = self.provider.decoder(turn, secret=key, thinks=self.thinks)
             relay = Relay(turn, send, connection, decoder, deadline=deadline)
@@ -237,7 +237,7 @@ def _own_key_refused(model: str, authority: str) -> Error:
     return error
 
 
-async def _read_page(connection: Connection, deadline: float, limit: int = MAX_ERROR_BODY) -> bytes:
+async def read_page(connection: Connection, deadline: float, limit: int = MAX_ERROR_BODY) -> bytes:
     """Return the start of a response that is no stream."""
     page = b""
     try:
@@ -276,7 +276,7 @@ async def listed(provider: Remote, base_url: str, key: str | None, transport: Tr
     try:
         connection = await transport.request(provider.models(base_url=base_url, key=key), within=LIST_TIMEOUT)
         try:
-            page = await _read_page(connection, clock.now() + LIST_TIMEOUT, MAX_LIST)
+            page = await read_page(connection, clock.now() + LIST_TIMEOUT, MAX_LIST)
         finally:
             connection.release()
         models = msgspec.json.decode(page)["data"] if connection.status == 200 else []

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import clock, plugins
 from .beside import Beside
-from .errors import BadRequest, ConfigError, NotFound, UpstreamError
+from .errors import BadRequest, ConfigError, Forbidden, NotFound, UpstreamError
 from .health import Budget
 from .model import Again, Model, embedded, listed, remote, traced
 from .providers import Embedded, Housed, Provider, Remote
@@ -128,12 +128,29 @@ class Roster:
                 )
             turn.model = self._default
         self._extra.turns += 1
-        if turn.policy.models is not None:
-            chosen = self._chosen(turn.policy.models)
-            if self.runners:
-                return race(turn, send, chosen, self._extra)
-            turn.asked.append(chosen[0].name)
-            return chosen[0].answer(turn, send)  # the only one of the list, which tries a second time by itself
+        if turn.policy.models is not None or turn.grant.models is not None:
+            return self._ask_among(turn, send)
+        return self._ask_named(turn, send)
+
+    def _ask_among(self, turn: Turn, send: Send) -> Awaitable[None]:
+        """Let those answer who may: of what a hook has chosen, or the App lists, what the caller's key is for."""
+        allowed, names = turn.grant.models, turn.policy.models
+        if names is None:
+            if not self._has_list or (turn.model in self._names and turn.model not in self._runners):
+                if allowed is not None and turn.model not in allowed:
+                    raise _not_for_this_key()
+                return self._ask_named(turn, send)
+            first = [turn.model] if turn.model in self._runners else []
+            names = (*first, *(name for name in self._runners if name not in first))
+        chosen = [each for each in self._chosen(names) if allowed is None or each.name in allowed]
+        if not chosen:
+            raise _not_for_this_key()
+        if self.runners:
+            return race(turn, send, chosen, self._extra)
+        turn.asked.append(chosen[0].name)
+        return chosen[0].answer(turn, send)  # the only one of the list, which tries a second time by itself
+
+    def _ask_named(self, turn: Turn, send: Send) -> Awaitable[None]:
         answer = self._names.get(turn.model)
         if answer is None and turn.model == HOUSED and not self._has_list:
             raise NotFound(
@@ -251,6 +268,12 @@ def check_new(name: str, others: Iterable[str]) -> None:
         raise ConfigError("A model of your own has no name.", hint='write @app.model("parrot")')
     if name in others:
         raise ConfigError(f"There are two models {name!r}.", hint="give one of them another name")
+
+
+def _not_for_this_key() -> Forbidden:
+    return Forbidden(
+        "This key is for none of the models that would answer.", param="model", hint="GET /models lists its"
+    )
 
 
 def _racing(runners: Sequence[Runner], extra: Budget) -> CallNext:

@@ -17,11 +17,13 @@ def caller_of(turn: Turn) -> str | None:
     """Return what a session's turns have in common; None for a turn without a session."""
     if turn.session is None and turn.channel is None:
         return None
-    # With the key, because a session's name is the caller's own word.
+    # With the client, because a session's name is the caller's own word. Who has no name is told by the key; a token is
+    # renewed in the middle of a call, and a signed URL may come with any key.
     keys = [turn.headers.get(name) for name in ("authorization", "api-key", "x-api-key")]
+    whose = [turn.grant.name] if turn.grant.is_known else keys
     # Several agents may be in one channel, and each counts its turns by itself.
     uids = [turn.engine.get(name) for name in ("app_id", "agent_uid", "user_uid")]
-    return digest([turn.session, turn.channel, uids, keys])
+    return digest([turn.session, turn.channel, uids, whose])
 
 
 def moment_of(turn: Turn) -> str:

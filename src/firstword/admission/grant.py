@@ -25,7 +25,8 @@ UNLIMITED = Allowance()
 class Grant:
     """What who came in may do.
 
-    name: of the gate key, for logs, limits and metrics; empty when there is none.
+    name: of the client, for logs, limits and metrics: as the file of keys has it, `key-` and a digest for a key without
+        a name, `jwt:` and the subject of a token; empty when there is none, also for a signed URL that names nobody.
     key: the caller's own key, which goes on to the provider; None when the server holds one.
     models: the only names that a request may ask for; None = all.
     session: the only session that it may speak for; None = any.
@@ -36,6 +37,11 @@ class Grant:
     models: frozenset[str] | None = None
     session: str | None = None
     allowance: Allowance = UNLIMITED
+
+    @property
+    def is_known(self) -> bool:
+        """True when the gate knows whose request it is, or which session's: then no header need tell callers apart."""
+        return bool(self.name) or self.session is not None
 
 
 NOBODY = Grant()

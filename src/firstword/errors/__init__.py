@@ -10,6 +10,7 @@ from __future__ import annotations
 from .base import ActionError, ConfigError, Error, Stopping, ToolError, VoiceError
 from .request import (
     BadRequest,
+    Expired,
     Forbidden,
     HeadTooLarge,
     InvalidSignature,
@@ -48,6 +49,7 @@ __all__ = [
     "BadRequest",
     "ConfigError",
     "Error",
+    "Expired",
     "Forbidden",
     "HeadTooLarge",
     "InvalidSignature",

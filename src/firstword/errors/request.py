@@ -42,6 +42,12 @@ class Unauthorized(RequestError):
     code = "invalid_api_key"
 
 
+class Expired(Unauthorized):
+    """The token, or the signed URL, was good once."""
+
+    code = "expired_key"
+
+
 class InvalidSignature(RequestError):
     """An event was not signed with our secret, or long ago."""
 

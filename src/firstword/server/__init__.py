@@ -19,6 +19,7 @@ from ..clock import Timer, timeout, was_cancelled
 from ..errors import Error, MethodNotAllowed, RequestError, UpstreamSilent
 from ..platforms import Asked
 from ..turn import CallNext, Seen, Send, Turn, nothing
+from .admitting import admitted, bound, check_model
 from .afterwards import Afterwards
 from .again import Repeats, Sending, rule
 from .apology import left_to_say, said_instead
@@ -93,19 +94,19 @@ class Server:
             path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
             if "//" in path:  # a base URL that ends with a slash, and a path that begins with one
                 path = "/" + "/".join(part for part in path.split("/") if part)
-            if self._hosts is not None:
+            if self._hosts is not None and not self._pages.is_inside(scope):
                 try:
                     self._hosts.check(path, scope["headers"])
                 except RequestError as error:
                     await refuse(send, error)
                     return
             where = PLAIN if path in CHAT_PATHS else route(path, self._reader.is_platform)
-            if where is not None and where.is_turn:
+            if where is not None and where.is_turn and not self._pages.is_inside(scope):
                 await self._chat_completions(scope, receive, send, where, clock.now())
-            elif self._webhook is not None and path == EVENTS:
+            elif self._webhook is not None and path == EVENTS and not self._pages.is_inside(scope):
                 await self._webhook.answer(scope, receive, send)
             else:
-                await self._pages.answer(path if where is None else where.tail, scope, send)
+                await self._pages.answer(path, scope, send, where)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -218,18 +219,18 @@ class Server:
     async def _read_turn(self, scope: Scope, receive: Receive, exchange: Exchange | None, where: Route) -> Turn:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{CHAT} takes POST.", allow=["POST"])
-        headers = read_headers(scope["headers"])
-        grant = self._gate.admit(headers, scope.get("client"))
-        admitted = clock.now()
+        headers, query = read_headers(scope["headers"]), read_query(scope.get("query_string", b""))
+        grant = await admitted(self._gate, headers, scope.get("client"), query=query, session=where.session)
+        at = clock.now()
         bounds = self._bounds
         here = None if exchange is None else exchange.take_body()
         body = await read_body(receive, headers, here, limit=bounds.max_body, within=bounds.body_timeout)
-        query = read_query(scope.get("query_string", b""))
-        turn = self._reader.read(Asked(read_json(body), headers, query, scope["path"], grant.key), where)
+        turn = self._reader.read(Asked(read_json(body), headers, query, scope["path"], grant.key), bound(where, grant))
         turn.grant = grant
+        check_model(turn)
         if turn.platform != "openai" and self._tidy is not None:  # an engine's history, not what a plain client means
             self._tidy(turn)
-        turn.timeline.admitted = admitted
+        turn.timeline.admitted = at
         turn.timeline.prepared = clock.now()
         self._afterwards.expect(turn)
         return turn

@@ -23,7 +23,8 @@ _ERRORS = {
 
 _KEYS = (
     "A key comes as `Authorization: Bearer <key>`, as `api-key` or as `x-api-key`: your provider's, or one that the "
-    "operator of this server gave you. The model `demo` needs none where the operator asks for none."
+    "operator of this server gave you, or a token of an issuer that it trusts. The model `demo` needs none where the "
+    "operator asks for none."
 )
 
 _EXAMPLE = {
@@ -131,11 +132,11 @@ def _schemas() -> dict[str, Any]:
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
     models = _page_of("The models that a request may name.", "application/json", {"type": "object"})
-    models["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403", "421")})
+    models["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403", "421", "429")})
     status = {"type": "object", "properties": {"status": {"type": "string"}}}
     metrics = _page_of("What was counted, for Prometheus.", "text/plain", {"type": "string"})
     metrics["responses"]["200"]["content"]["application/openmetrics-text"] = {"schema": {"type": "string"}}
-    metrics["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403", "421")})
+    metrics["responses"].update({status: _error(_ERRORS[status]) for status in ("401", "403", "421", "429")})
     audio = {"501": "This server has no voice."}
     ready = {"description": "No model is within reach.", "content": {"application/json": {"schema": status}}}
     return {

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypeAlias
 
 from .. import clock
-from ..admission import Gate
+from ..admission import NOBODY, Gate, Grant
 from ..errors import Error, MethodNotAllowed, NotFound
 from ..telemetry import Metrics
-from .request import read_headers
+from .admitting import admitted, bound
+from .request import read_headers, read_query
+from .routes import Route
 from .writers import ASGISend, refuse, send_body, send_json
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -22,6 +24,11 @@ PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
     "referrer-policy": "no-referrer",
 }
+
+
+PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/health", "/ready"})  # what a stranger may see
+OPERATORS = frozenset({"/metrics"})
+INSIDE = OPERATORS | {"/health", "/ready"}  # what goes to the operator's port, when there is one
 
 
 class Info(Protocol):
@@ -38,16 +45,21 @@ class Info(Protocol):
 
 
 class Pages:
-    """Answer every request that is not a turn."""
+    """Answer every request that is not a turn.
 
-    def __init__(self, gate: Gate, info: Info, metrics: Metrics) -> None:
+    A page is for whom the gate lets in, unless it stands in PUBLIC or OPERATORS. operator_port: where those of INSIDE
+    are, and only those; None: they are beside the others.
+    """
+
+    def __init__(self, gate: Gate, info: Info, metrics: Metrics, *, operator_port: int | None = None) -> None:
         self._gate = gate
         self._info = info
         self._counted = metrics
         self._checked: tuple[float, list[str]] | None = None
         self._checking = asyncio.Lock()
         self._is_retiring = False
-        self._pages: dict[str, Callable[[Scope, ASGISend], Awaitable[None]]] = {
+        self._operator_port = operator_port
+        self._pages: dict[str, Callable[[Scope, ASGISend, Grant], Awaitable[None]]] = {
             "/": self._docs,
             "/health": self._health,
             "/ready": self._ready,
@@ -67,56 +79,82 @@ class Pages:
         """Be unready from now on: the server is told to stop."""
         self._is_retiring = True
 
-    async def answer(self, path: str, scope: Scope, send: ASGISend) -> None:
-        """Answer one request; an error is told as the API tells errors."""
+    def is_inside(self, scope: Scope) -> bool:
+        """True for a request that came to the operator's port."""
+        return self._operator_port is not None and (scope.get("server") or ("", None))[1] == self._operator_port
+
+    async def answer(self, path: str, scope: Scope, send: ASGISend, where: Route | None = None) -> None:
+        """Answer one request, to `where` if its path says more; an error is told as the API tells errors."""
         try:
-            page = self._pages.get(path or "/")
+            tail = (path if where is None else where.tail) or "/"
+            page = self._pages.get(tail) if self._is_here(tail, scope) else None
             if page is None:
                 raise NotFound("There is nothing at this path.", hint="POST to /chat/completions; GET /docs lists all")
             if scope["method"] not in ("GET", "HEAD"):
                 hint = "a turn is a POST to /chat/completions" if scope["method"] == "POST" else None
-                raise MethodNotAllowed(f"{path or '/'} takes GET.", allow=["GET", "HEAD"], hint=hint)
-            await page(scope, send)
+                raise MethodNotAllowed(f"{tail} takes GET.", allow=["GET", "HEAD"], hint=hint)
+            await page(scope, send, await self._admit(tail, scope, where))
         except Error as error:
             self._counted.note_refusal(error)
             await refuse(send, error)
 
-    async def _health(self, scope: Scope, send: ASGISend) -> None:
+    def _is_here(self, path: str, scope: Scope) -> bool:
+        return self._operator_port is None or (path in INSIDE) == self.is_inside(scope)
+
+    async def _admit(self, path: str, scope: Scope, where: Route | None) -> Grant:
+        if path in PUBLIC:
+            return NOBODY
+        headers, client = read_headers(scope["headers"]), scope.get("client")
+        if path in OPERATORS:
+            self._gate.admit_operator(headers, client)
+            return NOBODY
+        query, session = read_query(scope.get("query_string", b"")), None if where is None else where.session
+        grant = await admitted(self._gate, headers, client, query=query, session=session)
+        if where is not None:
+            bound(where, grant)
+        return grant
+
+    async def _health(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
         """The process runs."""
         await send_json(send, 200, {"status": "ok"}, {})
 
-    async def _ready(self, scope: Scope, send: ASGISend) -> None:
-        """The process can serve: an upstream is within reach."""
+    async def _ready(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
+        """The process can serve: an upstream is within reach. Why not, and which models there are, operators see."""
+        is_operator = self._gate.is_operator(read_headers(scope["headers"]), scope.get("client"))
         if self._is_retiring:
-            value = {"status": "unready", "reasons": ["The server is being stopped."], "models": self._info.states()}
-            await send_json(send, 503, value, {"connection": "close"})
-            return
+            reasons, headers = ["The server is being stopped."], {"connection": "close"}
+        else:
+            reasons, headers = await self._reasons(), {}
+        value: dict[str, Any] = {"status": "unready" if reasons else "ready"}
+        if is_operator:
+            value.update(reasons=reasons, models=self._info.states())
+        await send_json(send, 503 if reasons else 200, value, headers)
+
+    async def _reasons(self) -> list[str]:
         async with self._checking:
             if self._checked is None or clock.now() - self._checked[0] > READY_FOR:
-                self._checked = (clock.now(), await self._info.unready())
-            reasons = self._checked[1]
-        value = {"status": "unready" if reasons else "ready", "reasons": reasons, "models": self._info.states()}
-        await send_json(send, 503 if reasons else 200, value, {})
+                self._checked = (clock.now(), [*self._gate.unready(), *await self._info.unready()])
+            return self._checked[1]
 
-    async def _metrics(self, scope: Scope, send: ASGISend) -> None:
+    async def _metrics(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
         """What was counted since the start, for Prometheus."""
-        headers = read_headers(scope["headers"])
-        self._gate.admit_operator(headers, scope.get("client"))
-        kind, page = await self._counted.page(headers.get("accept", ""))
+        kind, page = await self._counted.page(read_headers(scope["headers"]).get("accept", ""))
         await send_body(send, 200, kind, page, {})
 
-    async def _models(self, scope: Scope, send: ASGISend) -> None:
+    async def _models(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
         """The models that a request may name."""
-        grant = self._gate.admit(read_headers(scope["headers"]), scope.get("client"))
-        await send_json(send, 200, {"object": "list", "data": await self._info.models(grant.key)}, {})
+        models = await self._info.models(grant.key)
+        if grant.models is not None:
+            models = [each for each in models if each["id"] in grant.models]
+        await send_json(send, 200, {"object": "list", "data": models}, {})
 
-    async def _docs(self, scope: Scope, send: ASGISend) -> None:
+    async def _docs(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
         """The documentation, as a page."""
         from .openapi import page
 
         await send_body(send, 200, "text/html; charset=utf-8", page().encode(), PAGE_HEADERS)
 
-    async def _openapi(self, scope: Scope, send: ASGISend) -> None:
+    async def _openapi(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
         """The documentation, as an OpenAPI document."""
         from .openapi import document
 

@@ -34,8 +34,16 @@ class Gone(BaseException):
 
 
 def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by their names, which ASGI gives in lower case; of repeated ones the last."""
-    return {str(name, "latin-1"): str(value, "latin-1") for name, value in raw}
+    """Return headers by their names, which ASGI gives in lower case; of repeated ones the last.
+
+    Of two keys too: it is the one that a proxy before us has added. The lines of `x-forwarded-for` are one list.
+    """
+    lines = raw if isinstance(raw, list) else list(raw)
+    headers = {str(name, "latin-1"): str(value, "latin-1") for name, value in lines}
+    if len(headers) < len(lines) and "x-forwarded-for" in headers:
+        said = [str(value, "latin-1") for name, value in lines if name == b"x-forwarded-for"]
+        headers["x-forwarded-for"] = ", ".join(said)
+    return headers
 
 
 def read_query(raw: bytes) -> dict[str, str]:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from ..admission import Gate, is_loopback
 from ..errors import ConfigError
 from ..telemetry import common_folder
+from .aside import Address, bound_aside
 
 KEEP_ALIVE = 75.0  # seconds; a voice engine's next turn comes after the caller has listened and spoken
 
@@ -29,6 +30,7 @@ class Setup:
     drain_timeout: what turns in progress get when it is told to stop. drain_delay: for the balancer to learn that no
         more should come, on SIGTERM.
     log: "human" or "json". log_level: "debug", "info", "warning" or "error".
+    operator: host and port of what is the operator's alone; None: it is on the callers' port.
     max_connections: how many one process keeps open, where it is granted as many descriptors.
     """
 
@@ -37,6 +39,7 @@ class Setup:
     log: str = "human"
     log_level: str = "info"
     max_connections: int = 20_000
+    operator: Address | None = None
 
 
 SETUP = Setup()
@@ -70,13 +73,14 @@ def serve(app: Servable, *, host: str, port: int, public_url: str | None = None)
     try:
         app.gate.check_bind(host)
         check_free(host, port)
+        aside = bound_aside(app.setup.operator, port)
         say_how(port, public_url)
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
     config = uvicorn.Config(app, host=host, port=port, **options(app.setup))
     server = Draining(config, drain_delay=app.setup.drain_delay)
     with contextlib.suppress(KeyboardInterrupt):
-        server.run()
+        server.run([config.bind_socket(), *aside] if aside else None)
     if not server.started:
         raise SystemExit(STARTUP_FAILURE)
 
@@ -92,8 +96,9 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
     from .workers import Workers
 
     more = options(setup)
+    aside = bound_aside(setup.operator, port)
     config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **more)
-    supervisor = Workers(config, config.bind_socket(), drain_delay=setup.drain_delay)
+    supervisor = Workers(config, config.bind_socket(), drain_delay=setup.drain_delay, aside=aside)
     with common_folder():
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -57,10 +58,21 @@ class Worker(Process):
 
 
 class Workers(Multiprocess):
-    """The supervisor: starts `config.workers` processes, replaces those that die, and all of them on SIGHUP."""
+    """The supervisor: starts `config.workers` processes, replaces those that die, and all of them on SIGHUP.
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, *, drain_delay: float = 0.0) -> None:
+    aside: the operator's socket, if there is one; all workers share it, as whichever wakes may answer.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        *,
+        drain_delay: float = 0.0,
+        aside: Sequence[socket.socket] = (),
+    ) -> None:
         super().__init__(config, [listener])
+        self._aside = aside
         self._drain_delay = drain_delay
         self._has_own_sockets = sys.platform == "linux"
         self._listeners = [listener] * self.processes_num
@@ -71,7 +83,7 @@ class Workers(Multiprocess):
         self._retired: list[Process] = []  # those that have a successor, and are not done yet
 
     def _begin(self, index: int) -> Worker:
-        worker = Worker(self.config, [self._listeners[index]], drain_delay=self._drain_delay)
+        worker = Worker(self.config, [self._listeners[index], *self._aside], drain_delay=self._drain_delay)
         worker.start()
         return worker
 
@@ -159,7 +171,7 @@ class Workers(Multiprocess):
 
     def terminate_all(self) -> None:
         """Tell all of them to stop. Once they listen no more, nobody does."""
-        for listener in self._listeners:
+        for listener in (*self._listeners, *self._aside):
             listener.close()
         super().terminate_all()
 

@@ -8,8 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode
+
+from ..admission.callers import networks
+from ..admission.keys import KeyFile
+from ..admission.tokens import Tokens, read_key_file
+from ..admission.urls import SignedURLs
 
 
 class Running(BaseSettings):
@@ -28,6 +33,39 @@ class Running(BaseSettings):
     )
     plain_http: bool = Field(
         False, description="Let keys go to a public host in plain http, as the whole way there is yours."
+    )
+    keys_file: str | None = Field(
+        None, description="A file of named gate keys: hashes, limits and models. A change of it counts at once."
+    )
+    jwt_secret: SecretStr | None = Field(
+        None, description="The secret of at least 32 bytes that callers' tokens are signed with (HS256)."
+    )
+    jwt_key_file: str | None = Field(
+        None, description="The public key, a PEM file, for tokens that are signed with the private one (RS256, ES256)."
+    )
+    jwt_jwks: str | None = Field(
+        None, description="The https URL of an issuer's set of public keys, which is asked for again as it changes."
+    )
+    jwt_issuer: str | None = Field(None, description="The `iss` that a token has to have.")
+    jwt_audience: str | None = Field(None, description="The `aud` that a token has to have.")
+    url_secret: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list,
+        description="What URLs for one session are signed with, at least 32 bytes. Of several, separated by commas, "
+        "the first signs, and all are good.",
+    )
+    trusted_proxies: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Networks, separated by commas, whose `x-forwarded-for` says which address a wrong key came from.",
+    )
+    operator_key: SecretStr | None = Field(
+        None, description="The key for `/metrics`, as it is or as `sha256:<hex>`: gate keys do not open it any more."
+    )
+    operator_host: str = Field("127.0.0.1", description="Address that the operator's port listens on.")
+    operator_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="A port of its own for `/metrics`, `/health` and `/ready`, which the other one has no more.",
     )
 
     # --- limits
@@ -81,7 +119,31 @@ class Running(BaseSettings):
         10.0, gt=0, description="Seconds that turns in progress get to end when the server is told to stop."
     )
 
-    @field_validator("hosts", "image_hosts", mode="before")
+    @field_validator("hosts", "image_hosts", "url_secret", "trusted_proxies", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split_at_commas(cls, value: Any) -> Any:
         return [each.strip() for each in value.split(",")] if isinstance(value, str) else value
+
+    def for_gate(self) -> dict[str, Any]:
+        """Return what a Gate takes of these. Raises ConfigError."""
+        urls = [each.get_secret_value() for each in self.url_secret]
+        secret, file = self.jwt_secret, self.jwt_key_file
+        signed: dict[str, Any] = {
+            "secret": secret.get_secret_value() if secret else None,
+            "public_key": read_key_file(file) if file else None,
+            "jwks": self.jwt_jwks,
+            "issuer": self.jwt_issuer,
+            "audience": self.jwt_audience,
+        }
+        return {
+            "file": KeyFile(self.keys_file) if self.keys_file else None,
+            "tokens": Tokens(**signed) if any(signed.values()) else None,
+            "urls": SignedURLs(urls) if urls else None,
+            "operator_key": self.operator_key.get_secret_value() if self.operator_key else None,
+            "proxies": networks(self.trusted_proxies),
+        }
+
+    @property
+    def operator(self) -> tuple[str, int] | None:
+        """Where the operator's port is; None when there is none of its own."""
+        return None if self.operator_port is None else (self.operator_host, self.operator_port)
