@@ -90,7 +90,7 @@ async def test_what_is_public_needs_no_key(gated: Caller) -> None:
 async def test_a_path_that_is_written_oddly_opens_nothing(gated: Caller) -> None:
     """What is decided on is the path that was routed, and no other reading of it."""
     for path in ("//chat/completions", "/%63hat/completions", "/chat/completions/", "/s/%2e%2e/chat/completions"):
-        assert (await gated.hears(turn(), path=path)).status == 401
+        assert (await gated.hears(turn(), path=path)).status in (401, 404)
     for path in ("/metrics/", "//metrics", "/%6detrics", "/docs/../metrics", "/METRICS", "/health/../models"):
         assert (await gated.hears(path=path, method="GET")).status in (401, 404)
 
