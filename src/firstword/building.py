@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from . import plugins
 from .admission import Gate
 from .admission.hosts import Hosts
+from .allowances import limits_of, prices_of, sizes_of
 from .errors import ConfigError
 from .events import Event
 from .health import Budget
 from .images import Images
+from .limits.prices import Price
 from .links import Links
 from .model import Model
 from .platforms import named
@@ -43,7 +45,7 @@ from .stages.fill import fill
 from .stages.hooks import ChunkHook, EventHook, Hook, TextHook, before, call, on_chunk
 from .stages.shape import shape
 from .stages.tidy import tidy
-from .telemetry import Counts, Metrics, Reading, Values, standing
+from .telemetry import Counts, Metrics, Reading, Values, kept_elsewhere, standing
 from .telemetry.content import Content
 from .telemetry.lines import Lines
 from .telemetry.redaction import Redact, redactor
@@ -81,6 +83,7 @@ class Written:
     on_chunk: list[ChunkHook] = field(default_factory=list)
     after: list[Hook] = field(default_factory=list)
     on_event: list[EventHook] = field(default_factory=list)
+    prices: dict[str, Price] | None = None
     voice: Voice | None = None
     voice_function: Callable[..., Any] | None = None  # the user's own, which is asked before it
     read_aloud: list[TextHook] = field(default_factory=list)
@@ -133,6 +136,7 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
         check_upstream(settings.agora_agents_api_base_url, carries_key=True, plain_http=settings.plain_http)
     return Written(
         settings=settings,
+        prices=prices_of(settings, listed),
         models=listed,
         sessions=sessions,
         gate=gate,
@@ -188,17 +192,22 @@ class Built:
         self._metrics = Metrics(counts, folder=settings.metrics_dir)
         counts.readings.append(self._reading(afterwards))
         self._pages = Pages(written.gate, self.roster, self._metrics, operator_port=settings.operator_port)
+        self.limits = limits = limits_of(settings, written.models, written.functions, written.prices)
+        counts.readings.append(
+            lambda: kept_elsewhere(gate=written.gate.refused, limits=limits.refused, cost=limits.cost, lag=limits.lag)
+        )
         self.server = Server(
             aloud(compose(self._stages, self.roster.ask), self._speaking, has_voice=has_voice),
             reader=Reader(settings.platform, written.sessions, written.policy, written.links),
             gate=written.gate,
-            bounds=Bounds(settings.max_body, settings.body_timeout),
+            bounds=Bounds(settings.max_body, settings.body_timeout, sizes_of(settings)),
             pages=self._pages,
             afterwards=afterwards,
             webhook=self._webhook,
             hosts=written.hosts,
             tidy=_tidy(settings),
             resent=settings.resent,
+            limits=self.limits,
         )
         self._warming: asyncio.Future[None] | None = None  # of the voice
         if settings.warm:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
@@ -26,6 +27,7 @@ from .errors import (
     UpstreamError,
     UpstreamStatusError,
 )
+from .limits.usage import counted
 from .providers import Embedded, Remote
 from .relay import Relay
 from .telemetry import LEFT, Counts, status_of
@@ -103,10 +105,10 @@ def remote(
         asked = turn.timeline.asked = clock.now()
         status = LEFT
         try:
-            if turn.trace is None:
-                await server.exchange(turn, send, model, key, asked)
-            else:
-                await server.traced(turn.trace, turn, send, model, key, asked)
+            exchange = server.exchange if turn.trace is None else partial(server.traced, turn.trace)
+            if turn.used is not None:
+                exchange = partial(counted, exchange)
+            await exchange(turn, send, model, key, asked)
             status = "200"
             return
         except UpstreamError as error:

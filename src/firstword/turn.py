@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import clock
 from .action import Action, Deed
@@ -21,6 +21,10 @@ from .errors import ActionError, Error
 from .message import Message, words
 from .policy import Policy
 from .trace import Trace
+from .used import Used
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 @dataclass(slots=True)
@@ -184,6 +188,8 @@ class Turn:
     asked: list[str] = field(default_factory=list)  # the models that were asked, a name for each request
     attempts: list[Attempt] = field(default_factory=list)  # all requests, when there could be more than one
     trace: Trace | None = None  # its place in a trace, when there is one
+    used: list[Used] | None = None  # the tokens of each request to a model; None: nobody counts them
+    cost: Decimal | None = None  # what they cost when the turn is over, by the operator's prices; None without them
     stalls: int = 0  # times that the engine got no whole sentence for stall_timeout, although words came
     longest_gap: float | None = None  # seconds: the longest silence of the model between two of its words
     again: str = ""  # when it was sent again: "superseded", or "joined" or "replayed" (`is_repeat`)

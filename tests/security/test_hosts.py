@@ -242,7 +242,7 @@ def test_nobody_else_reads_where_a_request_says_that_it_goes() -> None:
     # They send requests of their own; and what is told to an operator has a field of that name.
     callers = ("doctor/", "commands/", "engine/", "testing/", "tools/", "telemetry/")
     assert {each for each in readers_of("host") if not each.startswith(callers)} == {
-        "admission/__init__.py",
+        "admission/callers.py",
         "admission/hosts.py",
         "server/head.py",
     }

@@ -7,9 +7,10 @@ Neither ever holds a key, a caller's words or a traceback: both are shown to peo
 
 from __future__ import annotations
 
-from .base import ActionError, ConfigError, Error, Stopping, ToolError, VoiceError
+from .base import ActionError, ConfigError, Error, Overloaded, Stopping, ToolError, VoiceError
 from .request import (
     BadRequest,
+    BudgetExceeded,
     Expired,
     Forbidden,
     HeadTooLarge,
@@ -47,6 +48,7 @@ __all__ = [
     "ActionError",
     "AllModelsFailed",
     "BadRequest",
+    "BudgetExceeded",
     "ConfigError",
     "Error",
     "Expired",
@@ -56,6 +58,7 @@ __all__ = [
     "MethodNotAllowed",
     "MisdirectedRequest",
     "NotFound",
+    "Overloaded",
     "PayloadTooLarge",
     "RequestError",
     "RequestTimeout",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -45,6 +46,20 @@ class Stopping(Error):
     code = "server_stopping"
 
 
+class Overloaded(Error):
+    """The server has as much to do as it can, whoever asks; in `retry_after` seconds it may be less."""
+
+    status = 503
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+    def headers(self) -> dict[str, str]:
+        return again_after(self.retry_after)
+
+
 class ToolError(Error):
     """A tool did not do what the model asked of it. The model is told, never the caller. `tool` is its name."""
 
@@ -79,3 +94,10 @@ class ActionError(Error):
 
     def headers(self) -> dict[str, str]:
         return {"x-should-retry": "false"}  # what the operator must mend is the same a second later
+
+
+def again_after(seconds: float | None) -> dict[str, str]:
+    """Return the headers that say when to ask again, in whole seconds and in thousandths; none for None."""
+    if seconds is None:
+        return {}
+    return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}

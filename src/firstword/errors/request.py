@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from .base import Error
+from .base import Error, again_after
 
 
 class RequestError(Error):
@@ -160,6 +159,20 @@ class TooManyRequests(RequestError):
         self.retry_after = retry_after
 
     def headers(self) -> dict[str, str]:
-        if self.retry_after is None:
-            return {}
-        return {"retry-after": str(math.ceil(self.retry_after)), "retry-after-ms": str(round(self.retry_after * 1000))}
+        return again_after(self.retry_after)
+
+
+class BudgetExceeded(RequestError):
+    """What a client, a session or all may cost is spent; in `retry_after` seconds a new period begins; None = never."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "budget_exceeded"
+
+    def __init__(self, message: str, *, retry_after: float | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+    def headers(self) -> dict[str, str]:
+        # Hours, as a rule: who asks again before asks in vain.
+        return {**super().headers(), **again_after(self.retry_after)}

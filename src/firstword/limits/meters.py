@@ -14,8 +14,8 @@ RATE, HELD, SPENT = "rate", "held", "spent"
 class Ask(NamedTuple):
     """What a turn asks of one meter: `amount` more, of which there may be `limit`.
 
-    name: of the limit, as "requests_per_key". whose: what tells the meters of one limit apart: never a key, a session's
-        name or an address as it is, but for the name of a gate key; of money, with the period, as "alice 2026-11".
+    name: of the limit, as "requests_per_minute_per_key". whose: what tells the meters of one limit apart: a client's
+        name or address, or a digest of its key or session; of money, with the period, as "key shop 2026-11".
     kind: what the limit means.
         "rate": `limit` may be had at once, and as much again in every `seconds` (a token bucket, kept as in GCRA). What
             is larger than the limit is let through when the bucket is full, and the next one waits for longer.
@@ -50,11 +50,12 @@ class Meters(Protocol):
         """Take all of it, or nothing and say why. No two asks are of the same meter.
 
         One that has to ask elsewhere begins at once, and returns what to await: other work is done meanwhile. It never
-        raises, and answers soon, whatever happened to the store.
+        raises, and answers soon, whatever happened to the store; a turn that is cancelled cancels it.
         """
 
     def give_back(self, asks: Sequence[Ask], lease: str) -> None:
         """Take back `amount` of each; what is below zero was used beyond what was taken. Never waits, never raises.
 
-        What was held is given back also when nobody knows whether it was taken (the turn was cancelled meanwhile).
+        A turn that ends before `take` has answered gives back what it may hold. So this comes behind that, and what was
+        never taken under this lease is passed over.
         """

@@ -55,7 +55,7 @@ class OpenAI:
         body = {**turn.request, "model": model, "stream": True}
         if type(body.get("messages")) is list:
             body["messages"] = mended(body["messages"])
-        if not turn.stream:
+        if not turn.stream or turn.used is not None:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         if self.accepts is not ANYTHING:
             body = self.fit(body, self.accepts)
@@ -88,6 +88,7 @@ class OpenAI:
         """Return the reader of one response."""
         options = turn.request.get("stream_options")
         wants_usage = not turn.stream or bool(isinstance(options, dict) and options.get("include_usage"))
+        wants_usage = wants_usage or turn.used is not None
         return Decoder(turn_id=turn.id, model=turn.model, wants_usage=wants_usage, secret=secret, thinks=thinks)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,8 +16,10 @@ from .. import clock
 from ..admission import Gate
 from ..admission.hosts import Hosts
 from ..clock import Timer, timeout, was_cancelled
-from ..errors import Error, MethodNotAllowed, RequestError, UpstreamSilent
-from ..platforms import Asked
+from ..errors import Error, MethodNotAllowed, Overloaded, RequestError, UpstreamSilent
+from ..limits import Lease, Limits
+from ..limits.sizes import Sizes
+from ..platforms import Asked, of
 from ..turn import CallNext, Seen, Send, Turn, nothing
 from .admitting import admitted, bound, check_model
 from .afterwards import Afterwards
@@ -45,16 +47,18 @@ FAIL_TIMEOUT = 1.0  # seconds to tell a caller that the turn failed; one who doe
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one request may take: bytes of body, and seconds for it."""
+    """What one request may take: bytes of body, seconds for it, and what else may be in it."""
 
     max_body: int
     body_timeout: float
+    sizes: Sizes | None = None
 
 
 class Server:
     """The ASGI application. `handler` answers turns, `pages` all else; `afterwards` hears of each turn that is over.
 
     hosts: the names that it answers to; None = any.
+    limits: how many turns there may be, and how much each caller may take.
     resent: what a turn that is sent again does, "supersede", "join" or "none"; "auto" is the platform's own rule.
     """
 
@@ -71,6 +75,7 @@ class Server:
         hosts: Hosts | None = None,
         tidy: Callable[[Turn], None] | None = None,
         resent: str = "auto",
+        limits: Limits | None = None,
     ) -> None:
         self._handler = handler
         self._reader = reader
@@ -82,11 +87,13 @@ class Server:
         self._webhook = webhook
         self._hosts = hosts
         self._tidy = tidy
+        self.limits = limits or Limits()
 
     async def drain(self) -> None:
         """Wait for the jobs of turns that are over, and end those that take too long."""
         if self._repeats is not None:
             self._repeats.close()
+        self.limits.close()
         await self._afterwards.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: ASGISend) -> None:
@@ -117,25 +124,39 @@ class Server:
     async def _chat_completions(
         self, scope: Scope, receive: Receive, send: ASGISend, where: Route, received: float
     ) -> None:
+        full = self.limits.shed()
+        self.limits.turns += 1
+        held: list[Lease] = []  # given back below, and nowhere else
         try:
             exchange: Exchange | None = scope.get("extensions", {}).get(EXCHANGE)
-            turn = await self._read_turn(scope, receive, exchange, where)
-            turn.timeline.received = received
-        except RequestError as error:
-            self._afterwards.refused(error)
-            await refuse(send, error)
-            return
-        except Gone:
-            return
-        except Exception as error:
-            # A platform of somebody else's; what it says may hold a caller's words.
-            self._afterwards.log_bug(None, error)
-            mistake = Error("The server made a mistake.", hint="its operator finds it in the log")
-            await send_json(send, mistake.status, mistake.body(), {})
-            return
+            try:
+                turn = await self._read_turn(scope, receive, exchange, where, full, held)
+                turn.timeline.received = received
+            except (RequestError, Overloaded) as error:
+                self._afterwards.refused(error)
+                await refuse(send, error)
+            except Gone:
+                pass
+            except Exception as error:
+                # A platform of somebody else's; what it says may hold a caller's words.
+                self._afterwards.log_bug(None, error)
+                mistake = Error("The server made a mistake.", hint="its operator finds it in the log")
+                await send_json(send, mistake.status, mistake.body(), {})
+            else:
+                await self._take(turn, receive, send, exchange, held)
+        finally:
+            self.limits.turns -= 1
+            for lease in held:
+                lease.release()
+
+    async def _take(
+        self, turn: Turn, receive: Receive, send: ASGISend, exchange: Exchange | None, held: Sequence[Lease]
+    ) -> None:
+        """Answer one turn, and note its end."""
         if exchange is None:
             send = _heard_by_somebody(send)
-        sending = None if self._repeats is None else self._repeats.begin(turn)
+        # One that is refused is no later request of the turn: the older one is answered.
+        sending = None if self._repeats is None or turn.error is not None else self._repeats.begin(turn)
         writer = self._writer(turn, send, exchange, sending)
         if exchange is None:
             cut = await self._answer_beside(receive, turn, writer, sending)
@@ -150,6 +171,8 @@ class Server:
         if failure is not None:
             await self._fail(turn, writer)
         turn.flush = nothing  # the writer knows the turn: all is let go of at once, without the collector
+        for lease in held:
+            lease.settle()
         self._afterwards.end(turn, writer.status, hung_up=cut is Cut.LEFT)
 
     def _writer(self, turn: Turn, send: ASGISend, exchange: Exchange | None, sending: Sending | None) -> Writer:
@@ -216,20 +239,47 @@ class Server:
         await asyncio.gather(answer, gone, return_exceptions=True)
         return why if answer.cancelled() else answer.result()
 
-    async def _read_turn(self, scope: Scope, receive: Receive, exchange: Exchange | None, where: Route) -> Turn:
+    async def _read_turn(
+        self,
+        scope: Scope,
+        receive: Receive,
+        exchange: Exchange | None,
+        where: Route,
+        refusal: Error | None,
+        held: list[Lease],
+    ) -> Turn:
+        """Return the turn that is asked for, and what it holds; its `error` is a refusal that has to be heard.
+
+        Any other refusal is raised, and at once: the less is done for it, the better for the turns in progress.
+        """
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{CHAT} takes POST.", allow=["POST"])
+        if refusal is not None and not self._reader.must_speak(where):
+            raise refusal
         headers, query = read_headers(scope["headers"]), read_query(scope.get("query_string", b""))
         grant = await admitted(self._gate, headers, scope.get("client"), query=query, session=where.session)
         at = clock.now()
+        lease = None if refusal is not None else self.limits.lease(grant)
+        if lease is not None:
+            held.append(lease)
+            refusal = lease.enter(grant, scope.get("client"))
+            if refusal is not None and not self._reader.must_speak(where):
+                raise refusal
         bounds = self._bounds
         here = None if exchange is None else exchange.take_body()
         body = await read_body(receive, headers, here, limit=bounds.max_body, within=bounds.body_timeout)
         turn = self._reader.read(Asked(read_json(body), headers, query, scope["path"], grant.key), bound(where, grant))
         turn.grant = grant
         check_model(turn)
+        if bounds.sizes is not None:
+            bounds.sizes.check(turn)
         if turn.platform != "openai" and self._tidy is not None:  # an engine's history, not what a plain client means
             self._tidy(turn)
+        if lease is not None and refusal is None:
+            refusal = await lease.hold(turn, None if self._repeats is None else self._repeats.is_again)
+        if refusal is not None and of(turn).apology is None:
+            raise refusal
+        turn.error = refusal
         turn.timeline.admitted = at
         turn.timeline.prepared = clock.now()
         self._afterwards.expect(turn)
@@ -238,6 +288,8 @@ class Server:
     async def _answer(self, turn: Turn, writer: Writer, sending: Sending | None) -> Cut | None:
         """Answer one turn: exactly one ending, whatever happens."""
         try:
+            if turn.error is not None:
+                raise turn.error
             answer = self._handler if sending is None else sending
             await answer(turn, _echoing(turn, writer) if turn.echo else writer)
             if not (writer.has_spoken or turn.silent or turn.policy.apology is None):

@@ -116,17 +116,10 @@ class Repeats:
 
     def begin(self, turn: Turn) -> Sending | None:
         """Take a request; whom it supersedes is cancelled at once. None when nothing is shared."""
-        caller = caller_of(turn)
-        if caller is None:
+        found = self._key_of(turn)
+        if found is None:
             return None
-        rule = self._rule(turn)
-        if rule == NONE:
-            return None
-        try:
-            content = content_of(turn)
-        except RecursionError:
-            return None  # the provider's dialect will refuse it
-        key = (caller, content if turn.number is None else f"number {turn.number}")
+        key, content, rule = found
         older, kept = self._running.get(key), self._kept.get(key)
         if older is not None and older.content == content:
             if older.is_whole or (rule == JOIN and older.may_be_joined):
@@ -142,6 +135,25 @@ class Repeats:
                 run.olders += [] if older.over.done() else [older]
         self._running[key] = run
         return Sending(run, self._handler)
+
+    def is_again(self, turn: Turn) -> bool:
+        """True when the turn is under way, or was just answered."""
+        found = self._key_of(turn)
+        return found is not None and (found[0] in self._running or found[0] in self._kept)
+
+    def _key_of(self, turn: Turn) -> tuple[Key, str, str] | None:
+        """Return what a turn is known by, its content, and its rule; None when nothing is shared."""
+        caller = caller_of(turn)
+        if caller is None:
+            return None
+        rule = self._rule(turn)
+        if rule == NONE:
+            return None
+        try:
+            content = content_of(turn)
+        except RecursionError:
+            return None  # the provider's dialect will refuse it
+        return (caller, content if turn.number is None else f"number {turn.number}"), content, rule
 
     def _further(self, run: Run, turn: Turn) -> Sending:
         turn.again = REPLAYED if run.over.done() else JOINED

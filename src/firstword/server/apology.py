@@ -6,12 +6,25 @@ import time
 from typing import Any, Protocol
 
 from ..chunk import Chunk
-from ..errors import AllModelsFailed, RequestError, Stopping, Superseded, UpstreamError, UpstreamSilent, VoiceError
+from ..errors import (
+    AllModelsFailed,
+    BudgetExceeded,
+    Overloaded,
+    RequestError,
+    Stopping,
+    Superseded,
+    TooManyRequests,
+    UpstreamError,
+    UpstreamSilent,
+    VoiceError,
+)
 from ..platforms import of
 from ..turn import Turn
 
 # Of what no other try could mend: nothing was wrong with the request, and somebody waits for a word.
 SPOKEN_FOR = (AllModelsFailed, UpstreamSilent)
+# Of what is refused for want of room. Nothing is wrong with the request here either, but a client may ask again.
+REFUSED = (BudgetExceeded, Overloaded, TooManyRequests)
 
 
 class Begun(Protocol):
@@ -39,6 +52,8 @@ def said_instead(turn: Turn, writer: Begun) -> str | None:
     if turn.wants_json or turn.wants_audio:
         return None
     if not writer.status:
+        if isinstance(error, REFUSED):
+            return policy.apology if of(turn).apology is not None else None
         final = isinstance(error, UpstreamError) and not (error.retryable or isinstance(error, SPOKEN_FOR))
         if final and of(turn).apology is not None:
             final = False  # there is no telling this engine: an error of any kind ends the call

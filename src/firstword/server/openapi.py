@@ -12,12 +12,12 @@ _ERRORS = {
     "401": "No key was sent, or a wrong one.",
     "403": "This caller may not be served here.",
     "408": "The body did not arrive in time.",
-    "413": "The body is over the limit (20 MiB unless set otherwise).",
+    "413": "The body, or an image in it, is over the limit (20 MiB for the body unless set otherwise).",
     "421": "The `Host` header says no name of this server's.",
     "429": "The provider's or the server's limit is reached; `retry-after` says when to come back.",
     "500": "The server made a mistake; the log has it under the request's id.",
     "502": "The model could not be reached, or what it sent is no answer.",
-    "503": "The model's server is overloaded, in its own words; or this server is being stopped.",
+    "503": "The model's server is overloaded, in its own words; or this server is overloaded, or being stopped.",
     "504": "The model was too slow.",
 }
 

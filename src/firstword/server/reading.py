@@ -73,6 +73,11 @@ class Reader:
             self._known = frozenset(plugins.known("platforms"))  # other packages' too: not looked for at each start
         return name in self._known
 
+    def must_speak(self, route: Route) -> bool:
+        """True when the path or the setting says that it is an engine's whose calls end with an error."""
+        name = route.platform or self._platform
+        return name is not None and named(name).apology is not None
+
     def read(self, asked: Asked, route: Route) -> Turn:
         """Return the turn that a request asks for. Raises BadRequest that names the field."""
         session, path = route.session, []

@@ -75,6 +75,37 @@ class Running(BaseSettings):
         description="Connections that one process keeps open; further ones get a 503. Fewer where the system grants "
         "fewer descriptors: a quarter of them is kept for models.",
     )
+    max_turns: int = Field(
+        2000, ge=0, description="Most turns in progress at the same time in one process; `0`: as many as come."
+    )
+    max_turns_per_key: int | None = Field(None, gt=0, description="The same of one client.")
+    max_turns_per_session: int | None = Field(None, gt=0, description="The same of one session.")
+    requests_per_minute: float | None = Field(None, gt=0, description="Most requests of all clients in a minute.")
+    requests_per_minute_per_key: float | None = Field(None, gt=0, description="The same of one client.")
+    requests_per_minute_per_session: float | None = Field(None, gt=0, description="The same of one session.")
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="Most tokens of all clients in a minute, of prompts and answers."
+    )
+    tokens_per_minute_per_key: float | None = Field(None, gt=0, description="The same of one client.")
+    tokens_per_minute_per_session: float | None = Field(None, gt=0, description="The same of one session.")
+    prices: str | None = Field(None, description="File with what a million tokens of each model cost.")
+    budget: float | None = Field(
+        None, gt=0, description="What all clients may spend in a period, in the unit of the prices."
+    )
+    budget_per_key: float | None = Field(None, gt=0, description="The same of one client.")
+    budget_per_session: float | None = Field(None, gt=0, description="What one session may spend in all.")
+    budget_period: Literal["day", "month", "total"] = Field(
+        "month", description="The period of budgets, by UTC: `day`, `month` or `total`, which never ends."
+    )
+    max_messages: int | None = Field(None, gt=0, description="Most messages of a request.")
+    max_images: int | None = Field(None, gt=0, description="Most images of a request.")
+    max_image: int | None = Field(None, gt=0, description="Most bytes of an image that is sent as a `data:` URL.")
+    shed_after: float = Field(
+        0.25,
+        ge=0,
+        description="Seconds that the event loop is late from which on new turns are refused, until it is half of "
+        "that; `0`: never.",
+    )
 
     # --- seeing inside
     metrics_dir: Path | None = Field(

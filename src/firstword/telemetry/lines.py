@@ -44,6 +44,8 @@ class Lines:
         more = _times(turn) if turn.is_plain else _times(turn) + _more(turn)
         if self._redact is not None or turn.trace is not None or turn.grant.name or "x-request-id" in turn.headers:
             more += "".join(f" {name}={one_word(text)}" for name, text in self._whose(turn).items())
+        if turn.cost is not None:
+            more += f" cost={turn.cost:f}"
         outcome = outcome if turn.error is None else one_word(outcome)  # a provider makes up codes
         facts = (turn.id, status, outcome, spoke, (timeline.ended or received) - received, more)
         # Made by hand: to look up which line of which file logs, as `log.log` does, costs as much as all the rest.
@@ -89,6 +91,7 @@ class Lines:
             ],
             "input_tokens": _count(usage.get("prompt_tokens")),
             "output_tokens": _count(usage.get("completion_tokens")),
+            "cost": None if turn.cost is None else float(turn.cost),
             "stalls": turn.stalls,
             "longest_gap": None if turn.longest_gap is None else round(turn.longest_gap, 6),
             "again": turn.again,
