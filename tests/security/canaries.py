@@ -50,6 +50,9 @@ SETTINGS: Mapping[str, tuple[str, Callable[[str], str]]] = {
     "agora_basic_secret": ("AGORA_BASIC_SECRET", str),
     "agora_webhook_secret": ("FIRSTWORD_AGORA_WEBHOOK_SECRET", str),
     "voice_api_key": ("FIRSTWORD_VOICE_API_KEY", str),
+    "jwt_secret": ("FIRSTWORD_JWT_SECRET", lambda text: text * 2),
+    "operator_key": ("FIRSTWORD_OPERATOR_KEY", str),
+    "url_secret": ("FIRSTWORD_URL_SECRET", lambda text: text * 2),
 }
 
 # Secrets that are no setting of ours: where else an operator, a tool or a caller brings one.

@@ -240,7 +240,12 @@ async def provoke_requests(watch: Watch, **named: Any) -> None:
             "Agora's turn", {**said(**named), **agora}, path=f"/agora/s/{SAID['session'].core}/chat/completions"
         )
     for page in ("/", "/docs", "/openapi.json", "/health", "/ready", "/models", "/v1/models", "/metrics"):
-        for headers in ({}, {"authorization": f"Bearer {wrong}"}, {"authorization": "", "x-forwarded-for": "1.2.3.4"}):
+        for headers in (
+            {},
+            {"authorization": f"Bearer {wrong}"},
+            {"authorization": f"Bearer {SECRETS['operator_key']}"},
+            {"authorization": "", "x-forwarded-for": "1.2.3.4"},
+        ):
             await watch.asks(page, method="GET", path=f"{page}?key={quote(wrong)}", headers=headers)
 
 
