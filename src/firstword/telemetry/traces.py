@@ -69,6 +69,11 @@ class Watched(SpanExporter):
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self._is_well = True
+        self._is_quiet = False
+
+    def hush(self) -> None:
+        """Say no more."""
+        self._is_quiet = True
 
     def export(self, spans: Any) -> SpanExportResult:
         """Export some spans. Never raises."""
@@ -77,7 +82,7 @@ class Watched(SpanExporter):
         except Exception:
             result = SpanExportResult.FAILURE  # what it says may hold the URL, which may hold a key
         is_well = result is SpanExportResult.SUCCESS
-        if is_well != self._is_well:
+        if is_well != self._is_well and not self._is_quiet:
             self._is_well = is_well
             if is_well:
                 log.info("traces arrive again")
@@ -103,7 +108,8 @@ class Traces:
     def __init__(
         self, where: str, *, version: str, content: Content | None = None, provider: TracerProvider | None = None
     ) -> None:
-        self._own = None if provider is not None else _provider(where, version)
+        self._watched = Watched(_exporter(where)) if provider is None else None
+        self._own = None if self._watched is None else _provider(self._watched, version)
         self._provider = provider or self._own
         assert self._provider is not None
         self._tracer: Tracer = self._provider.get_tracer("firstword", version, SCHEMA)
@@ -244,6 +250,8 @@ class Traces:
             async with clock.timeout(FLUSH_TIMEOUT):
                 await over.wait()
         except asyncio.TimeoutError:
+            if self._watched is not None:
+                self._watched.hush()  # the thread goes on until the process ends, and there is no more to say
             log.warning("traces were left behind seconds=%g", FLUSH_TIMEOUT)
 
 
@@ -264,12 +272,12 @@ def open_traces(where: str, *, version: str, content: Content | None) -> Traces:
         ) from None
 
 
-def _provider(where: str, version: str) -> TracerProvider:
+def _provider(exporter: SpanExporter, version: str) -> TracerProvider:
     named = "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "") or os.environ.get("OTEL_SERVICE_NAME")
     about: Attributes = {"service.version": version, "process.pid": os.getpid()}  # each worker has its own
     resource = Resource.create(about if named else {"service.name": "firstword", **about})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(Watched(_exporter(where))))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
 
