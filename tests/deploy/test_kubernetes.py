@@ -173,6 +173,15 @@ def test_it_reaches_no_private_address() -> None:
     assert set(KINDS["NetworkPolicy"]["spec"]["policyTypes"]) == {"Ingress", "Egress"}
 
 
+def test_prometheus_takes_a_key_that_the_secret_has() -> None:
+    """A key of the Secret is renamed."""
+    [monitor] = documents("deploy/kubernetes/monitoring/monitor.yaml")
+    [endpoint] = monitor["spec"]["endpoints"]
+    credentials = endpoint["authorization"]["credentials"]
+    assert credentials["name"] == EXAMPLE["metadata"]["name"] and credentials["key"] in EXAMPLE["stringData"]
+    assert endpoint["port"] in [port["name"] for port in KINDS["Service"]["spec"]["ports"]]
+
+
 def test_nothing_secret_stands_in_the_example() -> None:
     """Somebody fills it in, and commits it."""
     assert all(re.fullmatch(r"the [a-z ,]+", value) for value in EXAMPLE["stringData"].values())
