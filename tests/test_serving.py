@@ -109,3 +109,20 @@ def test_importing_is_quick() -> None:
     code = f"import sys, firstword; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+@pytest.mark.parametrize(
+    ("wanted", "kept", "soft"),
+    [(100, 100, 256), (300, 300, 400), (10_000, 3072, 4096)],
+    ids=["few", "more", "too many"],
+)
+def test_a_process_takes_the_descriptors_that_it_needs(wanted: int, kept: int, soft: int) -> None:
+    """The system's soft limit is 256 and its hard one 4,096: a quarter of what there is stays for models."""
+    code = (
+        "import resource; from firstword.serving import most_connections;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096));"
+        f"print(most_connections({wanted}), *resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.split() == [str(kept), str(soft), "4096"]

@@ -150,11 +150,13 @@ def most_connections(wanted: int) -> int:
         import resource
     except ImportError:  # Windows has no such limit
         return wanted
-    needed = wanted * 4 // 3
+    needed = math.ceil(wanted * 4 / 3)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    more = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < more:
+        with contextlib.suppress(ValueError, OSError):  # a sandbox may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
+            soft = more
     return wanted if soft == resource.RLIM_INFINITY else min(wanted, soft * 3 // 4)
 
 
