@@ -10,7 +10,9 @@ import pytest
 
 from firstword.testing import Upstream
 from hostile import crowd
-from hostile.victim import Victim, victim
+from hostile.victim import CAN_BE_SEEN, Victim, victim
+
+pytestmark = pytest.mark.skipif(not CAN_BE_SEEN, reason="needs Linux's account of connections and memory")
 
 Start = Callable[..., AbstractContextManager[Victim]]
 

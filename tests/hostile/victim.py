@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from benchmarks.soak import Server, running
 from caller import Caller
 
+CAN_BE_SEEN = Path("/proc/net/tcp").exists()  # Linux's account of connections, memory and time
 OPEN = ("01", "08")  # established, and one that only the other side has closed: a descriptor of the server's
 
 # Times are short here: a test waits for them. WITNESS is a file that gets a line for each request that the App sees.
