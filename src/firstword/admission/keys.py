@@ -170,8 +170,9 @@ class KeyFile:
                 raise ConfigError(f"{self.path} is larger than {MAX_FILE} bytes.", hint="is this the file of keys?")
             return read_keys(data.decode("utf-8-sig"), str(self.path))
         except OSError as error:
+            # Without the name that was given: it may be a key that somebody has put there.
             raise ConfigError(
-                f"The file of keys cannot be read: {self.path}: {error.strerror}.",
+                f"The file of keys cannot be read: {error.strerror}.",
                 hint="see FIRSTWORD_KEYS_FILE; `firstword key new NAME --file FILE` makes one",
             ) from None
         except UnicodeDecodeError:
