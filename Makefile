@@ -77,7 +77,7 @@ dist: $(VENV)/.serve  ## build what is published, with the locked build tools: d
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -c 'import pathlib; pathlib.Path("dist").mkdir(exist_ok=True); from flit_core import buildapi; [print(build("dist")) for build in (buildapi.build_sdist, buildapi.build_wheel)]'
 
 # What the image has beyond the server: the store that many machines share, and the like.
-IMAGE_EXTRAS = jwt traces
+IMAGE_EXTRAS = jwt redis traces
 
 lock: $(VENV)/.dev  ## resolve the dependencies anew and write all lock files
 	$(BIN)/pip install --quiet uv

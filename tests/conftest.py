@@ -13,6 +13,7 @@ import pytest
 from caller import Caller
 from collector import Collector
 from command import Process, Run
+from redis_of_a_test import RedisServer
 from requests_of_a_test import Line
 from served import Served
 
@@ -53,6 +54,14 @@ def run(tmp_path: Path, upstream: Upstream) -> Iterator[Run]:
     yield start
     for process in running:
         process.kill()
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """A store of this test's own."""
+    server = RedisServer()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 FAILURES = 3.0  # failures in a row after which a model is left alone; to be overtaken, for slowness, is half a one
 SLOW = 0.5
@@ -18,13 +19,21 @@ MAX_KEYS = 1000  # callers' keys that are told apart; the one unused for longest
 
 
 class Breaker:
-    """Leaves a failing model alone for a while, and lets one turn at a time find out whether it is back."""
+    """Leaves a failing model alone for a while, and lets one turn at a time find out whether it is back.
 
-    def __init__(self) -> None:
+    cool, max_cool: seconds for which it is left alone, and the most of them. opened: is called when it begins to be.
+    """
+
+    def __init__(
+        self, *, cool: float = COOL, max_cool: float = MAX_COOL, opened: Callable[[], None] | None = None
+    ) -> None:
         self._failures = 0.0
         self._open_until = 0.0
-        self._cool = COOL
+        self._least, self._most = cool, max_cool
+        self._cool = cool
         self._is_probed = False
+        self._opened = opened
+        self._warned_until = 0.0
 
     def state(self, at: float) -> str:
         """Return "closed" (it is asked), "open" (it is not) or "half-open" (one turn may try)."""
@@ -48,11 +57,18 @@ class Breaker:
 
     def spoke(self) -> None:
         """Note that it spoke in time, and was not cut off."""
-        self._failures, self._cool, self._is_probed = 0.0, COOL, False
+        self._failures, self._cool, self._is_probed, self._warned_until = 0.0, self._least, False, 0.0
 
     def failed(self, at: float, retry_after: float | None = None) -> None:
         """Note that it failed; `retry_after` is when it said that it may be asked again, in seconds."""
-        self._fail(at, FAILURES if retry_after else 1.0, retry_after)
+        self._fail(at, FAILURES if retry_after or at < self._warned_until else 1.0, retry_after)
+
+    def warn(self, at: float) -> None:
+        """Take it that others have seen the model fail: for one cool-down, the first failure here is enough.
+
+        It is asked as before. Whoever warns without a cause, and however often, can do no more than that.
+        """
+        self._warned_until = at + self._least
 
     def overtaken(self, at: float) -> None:
         """Note that another, asked later, spoke sooner."""
@@ -72,14 +88,20 @@ class Breaker:
             until = at if retry_after is None else at + min(retry_after, MAX_COOL)
             self._open_until = max(self._open_until, until)
             return
-        self._cool = min(self._cool * 2, MAX_COOL) if state == "half-open" else COOL
+        self._cool = min(self._cool * 2, self._most) if state == "half-open" else self._least
         self._open_until = at + (self._cool if retry_after is None else min(retry_after, MAX_COOL))
+        if self._opened is not None and state == "closed":
+            self._opened()
 
 
 class Health:
-    """One model's breakers, one for each key that it is asked with, and its recent times to the first word."""
+    """One model's breakers, one for each key that it is asked with, and its recent times to the first word.
 
-    def __init__(self) -> None:
+    opened: is called when the breaker for the server's own key opens.
+    """
+
+    def __init__(self, opened: Callable[[], None] | None = None) -> None:
+        self._opened = opened
         self._breakers: OrderedDict[str | None, Breaker] = OrderedDict()
         self._times: deque[float] = deque(maxlen=SAMPLES)
 
@@ -87,7 +109,7 @@ class Health:
         """Return the breaker for a caller's own key; None is the server's."""
         breaker = self._breakers.get(key)
         if breaker is None:
-            breaker = self._breakers[key] = Breaker()
+            breaker = self._breakers[key] = Breaker(opened=self._opened if key is None else None)
             if len(self._breakers) > MAX_KEYS:
                 self._breakers.popitem(last=False)
         else:
