@@ -98,6 +98,10 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("redact", "FIRSTWORD_REDACT", "none", "none", "auto"),
     ("traces", "FIRSTWORD_TRACES", "console", "console", "none"),
     ("traces_content", "FIRSTWORD_TRACES_CONTENT", "true", True, False),
+    ("redis_url", "FIRSTWORD_REDIS_URL", "redis://one", SecretStr("redis://one"), "redis://two"),
+    ("redis_prefix", "FIRSTWORD_REDIS_PREFIX", "voice", "voice", "other"),
+    ("redis_timeout", "FIRSTWORD_REDIS_TIMEOUT", "0.01", 0.01, 0.02),
+    ("limits_without_store", "FIRSTWORD_LIMITS_WITHOUT_STORE", "closed", "closed", "open"),
     ("drain_delay", "FIRSTWORD_DRAIN_DELAY", "2", 2.0, 3.0),
     ("drain_timeout", "FIRSTWORD_DRAIN_TIMEOUT", "20", 20.0, 30.0),
 ]

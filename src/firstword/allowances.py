@@ -8,10 +8,15 @@ from typing import Any
 from .admission.grant import Allowance
 from .errors import ConfigError
 from .limits import Limits
+from .limits.meters import Meters
 from .limits.prices import Price, Prices, load_prices
 from .limits.sizes import Sizes
 from .model import Model
-from .roster import EMBEDDED, HOUSED
+from .roster import EMBEDDED, HOUSED, where
+from .rounds.call_tools import Offer
+from .rounds.jobs import Jobs
+from .rounds.toolbox import Toolbox, knows_strict
+from .rounds.use import Limits as ToolLimits
 
 BUDGETS = ("budget", "budget_per_key", "budget_per_session")
 
@@ -30,9 +35,13 @@ def prices_of(settings: Any, models: Sequence[Model]) -> dict[str, Price] | None
 
 
 def limits_of(
-    settings: Any, models: Sequence[Model], functions: Iterable[str], table: dict[str, Price] | None
+    settings: Any,
+    models: Sequence[Model],
+    functions: Iterable[str],
+    table: dict[str, Price] | None,
+    meters: Meters | None = None,
 ) -> Limits:
-    """Return how much callers may take. Raises ConfigError when the usual model has no price."""
+    """Return how much callers may take, counted by `meters`. Raises ConfigError when the usual model has no price."""
     prices = None
     if table is not None:
         usual = models[0].name if models else settings.model or ""
@@ -46,6 +55,7 @@ def limits_of(
         return Allowance(requests, tokens, turns, budget)
 
     return Limits(
+        meters=meters,
         most_turns=settings.max_turns or None,
         shed_after=settings.shed_after,
         overall=share("", None),
@@ -60,6 +70,13 @@ def sizes_of(settings: Any) -> Sizes | None:
     """Return what a request may hold; None when that has no bound."""
     sizes = Sizes(settings.max_messages, settings.max_images, settings.max_image)
     return sizes if sizes.are_any else None
+
+
+def offer_of(settings: Any, toolbox: Toolbox, models: Sequence[Model], jobs: Jobs) -> Offer:
+    """Return the tools that models are offered, and how often and for how long they may be called."""
+    limits = ToolLimits(settings.tool_rounds, settings.tool_timeout, settings.tool_max_result, settings.debug)
+    urls = [where(each, settings.base_url) for each in models] or [settings.base_url]
+    return Offer(toolbox, jobs, limits, strict=all(map(knows_strict, urls)))
 
 
 def _free(models: Sequence[Model]) -> set[str]:

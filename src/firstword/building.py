@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from . import plugins
 from .admission import Gate
 from .admission.hosts import Hosts
-from .allowances import limits_of, prices_of, sizes_of
+from .allowances import limits_of, offer_of, prices_of, sizes_of
 from .errors import ConfigError
 from .events import Event
 from .health import Budget
-from .images import Images
 from .limits.prices import Price
 from .links import Links
 from .model import Model
@@ -28,10 +27,9 @@ from .platforms import named
 from .policy import Policy
 from .providers import Housed, Remote
 from .roster import DIALECT, EMBEDDED, HOUSED, Roster, as_model, check_new, speaks, where
-from .rounds.call_tools import Offer, call_tools
+from .rounds.call_tools import call_tools
 from .rounds.jobs import Jobs
-from .rounds.toolbox import Toolbox, knows_strict
-from .rounds.use import Limits
+from .rounds.toolbox import Toolbox
 from .server import Bounds, Server
 from .server.afterwards import AfterTurn, Afterwards
 from .server.pages import Pages
@@ -39,12 +37,12 @@ from .server.reading import AUTO, Place, Reader, places
 from .server.watch import watch
 from .server.webhook import Webhook
 from .serving import Setup
+from .sharing import replicas_of, tidy_of
 from .stages.act import Actions, act
 from .stages.aloud import aloud, read_out
 from .stages.fill import fill
 from .stages.hooks import ChunkHook, EventHook, Hook, TextHook, before, call, on_chunk
 from .stages.shape import shape
-from .stages.tidy import tidy
 from .telemetry import Counts, Metrics, Reading, Values, kept_elsewhere, standing
 from .telemetry.content import Content
 from .telemetry.lines import Lines
@@ -127,6 +125,7 @@ def write_down(models: Sequence[Model | str], given: dict[str, Any]) -> Written:
     held = _held_key(settings)
     for position, each in enumerate(listed):
         check_new(each.name, (other.name for other in listed[:position]))
+    replicas_of(settings)
     keys = [key.get_secret_value() for key in settings.keys]
     holds_key = held is not None or any(model.api_key for model in listed)
     gate = Gate(keys, holds_key=holds_key, open_to_all=settings.open, **settings.for_gate())
@@ -166,6 +165,7 @@ class Built:
     def __init__(self, written: Written, transport: Transport | None = None) -> None:
         settings = written.settings
         self._written = written
+        self.replicas = shared = replicas_of(settings)
         self.jobs = Jobs()
         counts = Counts()
         self.transport = transport or Transport(connect_timeout=settings.connect_timeout, proxy_for=proxy_for)
@@ -181,6 +181,7 @@ class Built:
             extra=Budget(settings.hedge_share),
             counts=counts,
             keeps_traces=settings.traces != "none",
+            opened=shared.opened,
         )
         self._stages = in_order(written, self.jobs)
         self._voice = written.voice
@@ -190,12 +191,13 @@ class Built:
         self._webhook = self._listen(counts)
         afterwards = self._afterwards(counts)
         self._metrics = Metrics(counts, folder=settings.metrics_dir)
-        counts.readings.append(self._reading(afterwards))
-        self._pages = Pages(written.gate, self.roster, self._metrics, operator_port=settings.operator_port)
-        self.limits = limits = limits_of(settings, written.models, written.functions, written.prices)
+        counts.readings += [self._reading(afterwards), shared.reading]
+        self.limits = limits = limits_of(settings, written.models, written.functions, written.prices, shared.meters)
         counts.readings.append(
             lambda: kept_elsewhere(gate=written.gate.refused, limits=limits.refused, cost=limits.cost, lag=limits.lag)
         )
+        port, store = settings.operator_port, shared.state
+        self._pages = Pages(written.gate, self.roster, self._metrics, operator_port=port, store=store)
         self.server = Server(
             aloud(compose(self._stages, self.roster.ask), self._speaking, has_voice=has_voice),
             reader=Reader(settings.platform, written.sessions, written.policy, written.links),
@@ -205,10 +207,12 @@ class Built:
             afterwards=afterwards,
             webhook=self._webhook,
             hosts=written.hosts,
-            tidy=_tidy(settings),
+            tidy=tidy_of(settings, shared),
             resent=settings.resent,
             limits=self.limits,
+            elsewhere=shared.turns,
         )
+        shared.open(self.roster.states(), self.roster.warn)
         self._warming: asyncio.Future[None] | None = None  # of the voice
         if settings.warm:
             self.roster.keep_warm()
@@ -273,7 +277,13 @@ class Built:
             if has_hooks:
                 log.warning("on_event hooks hear nothing hint: set FIRSTWORD_AGORA_WEBHOOK_SECRET")
             return None
-        return Webhook(secret, hook=self._tell if has_hooks else None, counts=counts, debug=settings.debug)
+        return Webhook(
+            secret,
+            hook=self._tell if has_hooks else None,
+            counts=counts,
+            debug=settings.debug,
+            elsewhere=self.replicas.events,
+        )
 
     def _reading(self, afterwards: Afterwards) -> Reading:
         """Return what tells of connections, breakers and queues, as they are when it is asked."""
@@ -315,6 +325,7 @@ class Built:
         await self.roster.close()
         await self.transport.close()
         await self._metrics.close()
+        await self.replicas.close()
 
 
 def in_order(written: Written, jobs: Jobs) -> list[Stage]:
@@ -334,20 +345,10 @@ def in_order(written: Written, jobs: Jobs) -> list[Stage]:
         stages.append(shape(written.settings.shape, written.read_aloud))
     stages += map(foreign, written.stages)  # the user's own, in the order they were written
     if written.toolbox:
-        stages.append(call_tools(_offer(written, jobs)))  # next to the models: a tool runs once however many are asked
+        stages.append(
+            call_tools(offer_of(written.settings, written.toolbox, written.models, jobs))
+        )  # next to the models: a tool runs once however many are asked
     return stages
-
-
-def _offer(written: Written, jobs: Jobs) -> Offer:
-    settings = written.settings
-    limits = Limits(settings.tool_rounds, settings.tool_timeout, settings.tool_max_result, settings.debug)
-    urls = [where(each, settings.base_url) for each in written.models] or [settings.base_url]
-    return Offer(written.toolbox, jobs, limits, strict=all(map(knows_strict, urls)))
-
-
-def _tidy(settings: Any) -> Callable[[Turn], None]:
-    images = Images(settings.keep_images) if settings.keep_images else None
-    return tidy(notes=settings.note_interruptions, images=images)
 
 
 def _voice(settings: Any, gate: Gate) -> Voice | None:

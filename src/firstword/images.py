@@ -1,15 +1,16 @@
 """The images of a session's last turns, for engines that forget them: put back beside the words that came with them.
 
-All is in memory: a process of its own (a worker) knows nothing of the others' images. A turn without a session leaves
-nothing here.
+All is in memory. Other processes know of it as far as there is an `elsewhere`. A turn without a session leaves nothing
+here.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from . import clock
 from .message import words
@@ -38,10 +39,14 @@ class Shown:
 
 @dataclass(slots=True)
 class Session:
-    """What one caller has shown. `used`: when, in monotonic seconds; `moment`: the last turn, see `moment_of`."""
+    """What one caller has shown. `used`: when, in monotonic seconds; `moment`: the last turn, see `moment_of`.
+
+    at: the same by the wall clock, in seconds: of what two processes know, the later is right.
+    """
 
     moment: str = ""
     used: float = 0.0
+    at: float = 0.0
     shown: list[Shown] = field(default_factory=list)
 
     @property
@@ -50,13 +55,43 @@ class Session:
         return sum(each.size for each in self.shown)
 
 
+class Elsewhere(Protocol):
+    """Where other processes look for what a session has shown here."""
+
+    async def get(self, caller: str) -> Session | None:
+        """Return what is known of a session there; None when that is nothing, or is not to be had at once."""
+
+    def put(self, caller: str, session: Session) -> None:
+        """Let others know of a session. Never waits."""
+
+
 class Images:
     """Images of all sessions. `turns` is how many turns after it came an image is put back."""
 
-    def __init__(self, turns: int) -> None:
+    def __init__(self, turns: int, elsewhere: Elsewhere | None = None) -> None:
         self._turns = turns
+        self._elsewhere = elsewhere
         self._sessions: OrderedDict[str, Session] = OrderedDict()  # the one unused for longest first
         self._size = 0
+
+    @property
+    def are_shared(self) -> bool:
+        """True when other processes may know more."""
+        return self._elsewhere is not None
+
+    async def recall(self, turn: Turn) -> None:
+        """Look what other processes know of a turn's session, before `restored`."""
+        if self._elsewhere is None or sum(each.get("role") == "user" for each in turn.messages) < 2:
+            return  # nothing was said before
+        caller = caller_of(turn)
+        there = None if caller is None else await self._elsewhere.get(caller)
+        if caller is None or there is None:
+            return
+        here = self._sessions.get(caller)
+        if here is None or here.at < there.at:
+            there.used = clock.now()
+            self._size -= 0 if here is None else self._sessions.pop(caller).size
+            self._keep(caller, there)
 
     def restored(self, turn: Turn, messages: list[Json], numbers: Sequence[int | None]) -> list[Json]:
         """Return a turn's messages with the images that belong to them, and remember those that are new.
@@ -66,6 +101,7 @@ class Images:
         caller = caller_of(turn)
         if caller is None:
             return messages
+        was_known = caller in self._sessions
         session = self._take(caller, moment_of(turn))
         kept, fresh = list(messages), []
         for position, place in _places(messages):
@@ -78,6 +114,8 @@ class Images:
                 kept[position] = {**messages[position], "content": parts}
         session.shown += [each for each in fresh if not any(each.content == old.content for old in session.shown)]
         self._keep(caller, session)
+        if self._elsewhere is not None and (was_known or session.shown):
+            self._elsewhere.put(caller, session)
         return messages if all(mine is theirs for mine, theirs in zip(kept, messages, strict=True)) else kept
 
     def _take(self, caller: str, moment: str) -> Session:
@@ -91,7 +129,7 @@ class Images:
             for each in session.shown:
                 each.age += 1
             session.shown = [each for each in session.shown if each.age <= self._turns]
-        session.moment, session.used = moment, now
+        session.moment, session.used, session.at = moment, now, time.time()
         return session
 
     def _keep(self, caller: str, session: Session) -> None:

@@ -7,14 +7,14 @@ goes to `base_url` as it is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from . import clock, plugins
 from .beside import Beside
 from .errors import BadRequest, ConfigError, Forbidden, NotFound, UpstreamError
-from .health import Budget
+from .health import Budget, Health
 from .model import Again, Model, embedded, listed, remote, traced
 from .providers import Embedded, Housed, Provider, Remote
 from .providers.openai import OpenAI
@@ -38,6 +38,7 @@ class Roster:
     callers_pay: callers' own keys reach a model that has none.
     extra: what turns may cost beyond one request each. counts: hears of each request that is over.
     keeps_traces: what answers without HTTP notes in the turn's trace that it was asked.
+    opened: is told the name of a model that is left alone from now on, asked with the server's key.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Roster:
         extra: Budget,
         counts: Counts | None = None,
         keeps_traces: bool = False,
+        opened: Callable[[str], None] | None = None,
     ) -> None:
         self._counts = counts
         self._transport = transport
@@ -69,7 +71,14 @@ class Roster:
         self._remotes: list[Model] = []
         self._housed: dict[str, Beside] = {}  # by provider: each has one process, however many names lead to it
         alone = len(models) < 2
-        runners = [Runner(model.name, self._ready(model, model.name, alone=alone)) for model in models]
+        runners = [
+            Runner(
+                model.name,
+                self._ready(model, model.name, alone=alone),
+                Health(None if opened is None else partial(opened, model.name)),
+            )
+            for model in models
+        ]
         self._runners = {runner.name: runner for runner in runners}
         self.runners = [] if alone else runners  # those of a race
         demo = self._noted(embedded(plugins.load("providers", EMBEDDED)), EMBEDDED, EMBEDDED)
@@ -170,6 +179,10 @@ class Roster:
             known = ", ".join(self._runners) or "none"
             raise ConfigError(f"{unknown[0]!r} is not in the App's `models`.", hint=f"choose among: {known}")
         return [self._runners[name] for name in names]
+
+    def warn(self, name: str) -> None:
+        """Take it that a model fails elsewhere: it is asked, and the first failure here is enough for a while."""
+        self._runners[name].health.breaker(None).warn(clock.now())
 
     def keep_warm(self) -> None:
         """Connect to every upstream, and stay connected."""

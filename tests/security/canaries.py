@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import quote
 
 
 class Canary(str):
@@ -53,6 +54,7 @@ SETTINGS: Mapping[str, tuple[str, Callable[[str], str]]] = {
     "jwt_secret": ("FIRSTWORD_JWT_SECRET", lambda text: text * 2),
     "operator_key": ("FIRSTWORD_OPERATOR_KEY", str),
     "url_secret": ("FIRSTWORD_URL_SECRET", lambda text: text * 2),
+    "redis_url": ("FIRSTWORD_REDIS_URL", lambda text: f"redis://:{quote(text, safe='')}@127.0.0.1:1"),
 }
 
 # Secrets that are no setting of ours: where else an operator, a tool or a caller brings one.

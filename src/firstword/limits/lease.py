@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..admission.grant import UNLIMITED, Allowance, Grant
-from ..errors import BadRequest, BudgetExceeded, RequestError, TooManyRequests
+from ..errors import BadRequest, BudgetExceeded, Error, Overloaded, TooManyRequests
 from ..turn import Turn
 from ..who import caller_of
-from .meters import HELD, RATE, SPENT, Ask, Meters, Refusal
+from .meters import HELD, RATE, SPENT, STORE, Ask, Meters, Refusal
 from .prices import MONTH, TOTAL, Price, Prices, millionths, money, period
 from .usage import answer_of, prompt_of
 
@@ -76,7 +76,7 @@ class Lease:
         self._pending: Awaitable[Refusal | None] | None = None
         self._turn: Turn | None = None
 
-    def enter(self, grant: Grant, client: Sequence[Any] | None) -> RequestError | None:
+    def enter(self, grant: Grant, client: Sequence[Any] | None) -> Error | None:
         """Ask for what can be asked before the body is read. Returns why there is none, if that is known at once."""
         allowance = _of_key(grant.allowance, self._terms.per_key)
         whose = whose_key(grant, client)
@@ -84,7 +84,7 @@ class Lease:
         asks = _at_the_door("", "", self._terms.overall) + _at_the_door(PER_KEY, whose, allowance)
         return self._refused(self._take(asks))
 
-    async def hold(self, turn: Turn, is_again: Callable[[Turn], bool] | None = None) -> RequestError | None:
+    async def hold(self, turn: Turn, is_again: Callable[[Turn], bool] | None = None) -> Error | None:
         """Ask for the rest. Returns why there is none. In this process nothing is waited for.
 
         is_again: says whether the turn is one in progress, sent again: it takes that one's place in its session.
@@ -185,7 +185,7 @@ class Lease:
             self._asked, self._pending = asks, answer
         return None
 
-    async def _answer(self) -> RequestError | None:
+    async def _answer(self) -> Error | None:
         """Wait for what answers later, if anything does."""
         if self._pending is None:
             return None
@@ -195,7 +195,7 @@ class Lease:
         self._asked, self._pending = [], None
         return self._refused(refusal)
 
-    def _refused(self, refusal: Refusal | None) -> RequestError | None:
+    def _refused(self, refusal: Refusal | None) -> Error | None:
         if refusal is None:
             return None
         self._terms.refused[refusal.ask.name] += 1
@@ -258,11 +258,14 @@ def _network(host: str) -> str:
     return str(address)
 
 
-def told(refusal: Refusal) -> RequestError:
+def told(refusal: Refusal) -> Error:
     """Return what a caller is told of a refusal: which limit it was, in words, and when there is more."""
     ask, after = refusal
     scope = next((end for end in (PER_KEY, PER_SESSION) if ask.name.endswith(end)), "")
     what = ask.name.removesuffix(scope)
+    if what == STORE:
+        said = "The server cannot count its limits just now, and takes no turns without."
+        return Overloaded(said, retry_after=after or SOON, hint="ask again soon")
     said = f"{WHO[scope]} {WHAT[what].format(ask.limit)}"
     if what == BUDGET:
         hint = "its operator can raise it" if after is None else f"there is more in {_time(after)}"

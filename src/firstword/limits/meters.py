@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
 RATE, HELD, SPENT = "rate", "held", "spent"
+STORE = "store"  # the name of what refuses a turn when nothing can be counted, and nobody may speak without
 
 
 class Ask(NamedTuple):

@@ -23,7 +23,7 @@ from ..platforms import Asked, of
 from ..turn import CallNext, Seen, Send, Turn, nothing
 from .admitting import admitted, bound, check_model
 from .afterwards import Afterwards
-from .again import Repeats, Sending, rule
+from .again import Elsewhere, Repeats, Sending, rule
 from .apology import left_to_say, said_instead
 from .pages import Pages
 from .reading import Reader
@@ -60,6 +60,7 @@ class Server:
     hosts: the names that it answers to; None = any.
     limits: how many turns there may be, and how much each caller may take.
     resent: what a turn that is sent again does, "supersede", "join" or "none"; "auto" is the platform's own rule.
+    elsewhere: the other processes that may be asked for the same turn.
     """
 
     def __init__(
@@ -73,13 +74,14 @@ class Server:
         afterwards: Afterwards,
         webhook: Webhook | None = None,
         hosts: Hosts | None = None,
-        tidy: Callable[[Turn], None] | None = None,
+        tidy: Callable[[Turn], Awaitable[None] | None] | None = None,
         resent: str = "auto",
         limits: Limits | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._handler = handler
         self._reader = reader
-        self._repeats = None if resent == "none" else Repeats(self._ask, rule(resent))
+        self._repeats = None if resent == "none" else Repeats(self._ask, rule(resent), elsewhere)
         self._gate = gate
         self._bounds = bounds
         self._pages = pages
@@ -274,7 +276,9 @@ class Server:
         if bounds.sizes is not None:
             bounds.sizes.check(turn)
         if turn.platform != "openai" and self._tidy is not None:  # an engine's history, not what a plain client means
-            self._tidy(turn)
+            tidied = self._tidy(turn)
+            if tidied is not None:
+                await tidied
         if lease is not None and refusal is None:
             refusal = await lease.hold(turn, None if self._repeats is None else self._repeats.is_again)
         if refusal is not None and of(turn).apology is None:

@@ -6,7 +6,7 @@ Voice engines speculate, and clients ask again. Rules:
 - A reply is given to a further request only when that has the very content of the first.
 - While the first is answered, the platform's rule says what a further one does: it supersedes it, it joins it, or
   neither knows of the other.
-- All is in memory, within bounds, for seconds; a process of its own (a worker) knows nothing of the others' turns.
+- All is in memory, within bounds, for seconds. Other processes hear of a newer request only (`elsewhere`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import asyncio
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import Protocol, TypeAlias
 
 from .. import clock
 from ..chunk import Chunk
@@ -96,14 +97,26 @@ class Sending:
         return unhear
 
 
+class Elsewhere(Protocol):
+    """The other processes that may be asked for the same turn."""
+
+    def begin(self, of: Key, overtaken: Callable[[], None]) -> None:
+        """Take a request; `overtaken` is called when another process has a newer one."""
+
+    def end(self, of: Key, overtaken: Callable[[], None]) -> None:
+        """Forget it."""
+
+
 class Repeats:
     """The turns of sessions that are under way, and the replies that were just made.
 
     handler: answers turns. rule: says what is done with one that comes again: "supersede", "join" or "none".
+    elsewhere: the other processes that answer; None when there are none that we know of.
     size: bytes of all that is kept.
     """
 
-    def __init__(self, handler: CallNext, rule: Callable[[Turn], str]) -> None:
+    def __init__(self, handler: CallNext, rule: Callable[[Turn], str], elsewhere: Elsewhere | None = None) -> None:
+        self._elsewhere = elsewhere
         self._handler = handler
         self._rule = rule
         self._running: dict[Key, Run] = {}  # the newest of each turn
@@ -134,6 +147,9 @@ class Repeats:
                 older.supersede()
                 run.olders += [] if older.over.done() else [older]
         self._running[key] = run
+        if self._elsewhere is not None and not run.joins:
+            run.overtaken = partial(_overtaken, run)
+            self._elsewhere.begin(key, run.overtaken)
         return Sending(run, self._handler)
 
     def is_again(self, turn: Turn) -> bool:
@@ -167,6 +183,9 @@ class Repeats:
         if sending.how:
             return
         run.close()
+        if self._elsewhere is not None and run.overtaken is not None:
+            self._elsewhere.end(run.key, run.overtaken)
+            run.overtaken = None  # the two know each other
         run.cut = None
         run.ended = clock.now()
         if self._running.get(run.key) is run:
@@ -218,3 +237,9 @@ class Repeats:
         run = self._kept.pop(key, None)
         if run is not None:
             self.size -= run.size
+
+
+def _overtaken(run: Run) -> None:
+    """Let another process answer; one that is whole but for its end mark has been heard."""
+    if not run.is_whole:
+        run.supersede()

@@ -48,13 +48,22 @@ class Pages:
     """Answer every request that is not a turn.
 
     A page is for whom the gate lets in, unless it stands in PUBLIC or OPERATORS. operator_port: where those of INSIDE
-    are, and only those; None: they are beside the others.
+    are, and only those; None: they are beside the others. store: says how the store that replicas share is.
     """
 
-    def __init__(self, gate: Gate, info: Info, metrics: Metrics, *, operator_port: int | None = None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        info: Info,
+        metrics: Metrics,
+        *,
+        operator_port: int | None = None,
+        store: Callable[[], str] | None = None,
+    ) -> None:
         self._gate = gate
         self._info = info
         self._counted = metrics
+        self._store = store
         self._checked: tuple[float, list[str]] | None = None
         self._checking = asyncio.Lock()
         self._is_retiring = False
@@ -128,6 +137,8 @@ class Pages:
         value: dict[str, Any] = {"status": "unready" if reasons else "ready"}
         if is_operator:
             value.update(reasons=reasons, models=self._info.states())
+            if self._store is not None:
+                value["store"] = self._store()  # one that is away keeps nobody from serving
         await send_json(send, 503 if reasons else 200, value, headers)
 
     async def _reasons(self) -> list[str]:

@@ -76,6 +76,7 @@ class Run:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.cut: Callable[[Cut], None] | None = None
         self.olders: list[Run] = []  # those that this one supersedes
+        self.overtaken: Callable[[], None] | None = None  # is called when another process has a newer request
         self.was_superseded = False
         self.was_heard = False  # somebody was sent all of it
         self.ended: float | None = None  # when its request was over, on the monotonic clock

@@ -10,9 +10,9 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import Error, InvalidSignature, MethodNotAllowed, NotFound
 from ..events import FAILED, SIGNATURE, Event, Heard, is_signed, may_be_signed, read_event
@@ -47,10 +47,35 @@ class Kept(NamedTuple):
     first_word: float | None
 
 
-class Webhook:
-    """Takes the events that are signed with `secret`, and hands each to `hook`, once."""
+class Elsewhere(Protocol):
+    """What other processes know of events and turns; each wait is a short one, and may be in vain."""
 
-    def __init__(self, secret: str, *, hook: OnEvent | None, counts: Counts, debug: bool = False) -> None:
+    async def is_new(self, notice: str) -> bool:
+        """Return False when another process has taken the event with this id."""
+
+    async def turns(self, kind: str, name: str, numbers: Sequence[int]) -> dict[int, tuple[str, float | None]]:
+        """Return id and time to the first word, by number, of the turns of an agent or channel that are known."""
+
+    def note(self, kind: str, name: str, number: int, turn: tuple[str, float | None]) -> None:
+        """Let others know of a turn. Never waits."""
+
+
+class Webhook:
+    """Takes the events that are signed with `secret`, and hands each to `hook`, once.
+
+    elsewhere: the other processes that answer turns or take events; None when there are none that we know of.
+    """
+
+    def __init__(
+        self,
+        secret: str,
+        *,
+        hook: OnEvent | None,
+        counts: Counts,
+        debug: bool = False,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self._elsewhere = elsewhere
         self._secret = secret
         self._hook = hook
         self._counts = counts
@@ -68,6 +93,8 @@ class Webhook:
         for kind, name in (("agent", turn.engine.get("agent_id")), ("channel", turn.channel)):
             if isinstance(name, str) and name:
                 _put(self._turns, (kind, name, turn.number), kept, MAX_KEPT)
+                if self._elsewhere is not None:
+                    self._elsewhere.note(kind, name, turn.number, kept)
 
     async def answer(self, scope: Scope, receive: Receive, send: ASGISend) -> None:
         """Answer one request: 200 for an event that is ours, also when it was here before."""
@@ -82,7 +109,8 @@ class Webhook:
         if event.id is None or event.id not in self._notices:
             if event.id is not None:
                 _put(self._notices, event.id, None, MAX_NOTICES)
-            self._take(event)
+            if self._elsewhere is None or event.id is None or await self._elsewhere.is_new(event.id):
+                self._take(replace(event, turns=await self._join(event)))
         await send_json(send, 200, {"status": "ok"}, {})
 
     @property
@@ -121,9 +149,8 @@ class Webhook:
         return event
 
     def _take(self, event: Event) -> None:
-        """Count an event, join its turns to ours, and start the hook."""
-        known = tuple(self._joined(event, each) for each in event.turns)
-        event = replace(event, turns=known)
+        """Count an event, and start the hook."""
+        known = event.turns
         self._counts.note_event(event)
         level = logging.WARNING if event.kind == FAILED else logging.INFO
         agent, what = _word(event.agent), _what_failed(event) if event.kind == FAILED else f" turns={len(known)}"
@@ -141,12 +168,25 @@ class Webhook:
             self._jobs.add(job)
             job.add_done_callback(self._jobs.discard)
 
-    def _joined(self, event: Event, heard: Heard) -> Heard:
+    async def _join(self, event: Event) -> tuple[Heard, ...]:
+        """Return an event's turns with what we know of each."""
+        known: dict[int, tuple[str, float | None]] = {}
         for kind, name in (("agent", event.agent), ("channel", event.channel)):
-            kept = self._turns.get((kind, name, heard.number)) if name is not None else None
-            if kept is not None:
-                return replace(heard, id=kept.id, first_word=kept.first_word)
-        return heard
+            if name is None:
+                continue
+            missing = []
+            for number in {each.number for each in event.turns} - known.keys():
+                kept = self._turns.get((kind, name, number))
+                if kept is not None:
+                    known[number] = kept
+                else:
+                    missing.append(number)
+            if missing and self._elsewhere is not None:
+                known.update(await self._elsewhere.turns(kind, name, missing))
+        return tuple(
+            replace(each, id=known[each.number][0], first_word=known[each.number][1]) if each.number in known else each
+            for each in event.turns
+        )
 
     async def _run(self, hook: OnEvent, event: Event) -> None:
         try:

@@ -139,6 +139,22 @@ class Running(BaseSettings):
         False, description="Keep what was said and what tools were told in spans, after redaction."
     )
 
+    # --- many machines
+    redis_url: SecretStr | None = Field(
+        None,
+        description="A Valkey or Redis server that replicas share, as `redis://:password@host:6379/0`; `rediss://` "
+        "with TLS, `unix://` for a socket.",
+    )
+    redis_prefix: str = Field(
+        "firstword", pattern=r"^[!-~]{1,64}$", description="What every name in that server begins with."
+    )
+    redis_timeout: float = Field(0.005, gt=0, le=1, description="Seconds that a turn waits for that server at most.")
+    limits_without_store: Literal["local", "open", "closed"] = Field(
+        "local",
+        description="What holds while it is away: `local`, each process counts by itself; `open`, no limits; "
+        "`closed`, no turns.",
+    )
+
     # --- lifecycle
     drain_delay: float = Field(
         0.0,

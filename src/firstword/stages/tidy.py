@@ -6,7 +6,7 @@ the model. A client that is no voice engine means what it sends, so its messages
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..history import joined, with_note
@@ -18,8 +18,8 @@ from ..turn import Turn
 Json = dict[str, Any]
 
 
-def tidy(*, notes: bool, images: Images | None) -> Callable[[Turn], None]:
-    """Return what puts a turn's messages right.
+def tidy(*, notes: bool, images: Images | None) -> Callable[[Turn], Awaitable[None] | None]:
+    """Return what puts a turn's messages right: at once, or by what is then to be awaited.
 
     notes: the model is told that its last reply was cut off. images: those that the engine has forgotten.
     """
@@ -38,7 +38,17 @@ def tidy(*, notes: bool, images: Images | None) -> Callable[[Turn], None]:
             _keep_beside(turn, [came.get(id(each)) for each in noted])
             turn.messages = noted
 
-    return put_right
+    async def look_first(turn: Turn, images: Images) -> None:
+        await images.recall(turn)
+        put_right(turn)
+
+    def put_right_somehow(turn: Turn) -> Awaitable[None] | None:
+        if images is not None and images.are_shared and named(turn.platform).forgets_images:
+            return look_first(turn, images)
+        put_right(turn)
+        return None
+
+    return put_right_somehow
 
 
 def _number(message: Message | None) -> int | None:

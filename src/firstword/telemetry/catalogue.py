@@ -85,6 +85,7 @@ METRICS: Mapping[str, Metric] = {
     "queue": Metric(
         GAUGE, ("of",), "Turns that wait for the model on this machine, and what is done beside turns or after them."
     ),
+    "store": Metric(GAUGE, ("how",), "Workers for which the store that replicas share is there, or away."),
     "loop_lag_seconds": Metric(PEAK, (), "How late the event loop comes to what is due."),
     "workers": Metric(GAUGE, (), "Processes that serve."),
     "worker_starts": Metric(COUNTER, (), "Processes that have begun to serve."),
