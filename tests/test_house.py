@@ -25,7 +25,7 @@ FLOORS = {
     **dict.fromkeys(["providers", "platforms", "telemetry", "tools", "who", "images", "voices", "events"], 5),
     **dict.fromkeys(["limits", "shared"], 5),
     **dict.fromkeys(["stages", "rounds", "agents", "agora"], 6),
-    **dict.fromkeys(["app", "building", "allowances", "sharing"], 7),
+    **dict.fromkeys(["app", "building", "written", "allowances", "sharing"], 7),
     **dict.fromkeys(["firstword", "cli", "commands", "doctor", "engine", "__main__", "testing"], 8),
 }
 DIALECTS = ("wire", "action", "message", "chunk", "collect", "calls", "history", "shaping", "providers", "platforms")
@@ -108,9 +108,9 @@ def dialects_that_do_io(sources: Sources) -> list[str]:
 
 
 def readers_of_settings(sources: Sources) -> list[str]:
-    """Find modules but `building` that import the settings."""
+    """Find modules but `written` that import the settings."""
     readers = {module for module in sources for _, to in ours(module, sources) if to == "firstword.settings"}
-    return sorted(readers - {"firstword.building"})
+    return sorted(readers - {"firstword.written"})
 
 
 def long_files(sources: Sources) -> list[str]:
@@ -248,7 +248,7 @@ def test_each_rule_finds_what_breaks_it(rule: Callable[[Sources], list[str]], ba
         {"server": "from .pages import Pages\nfrom ..turn import Turn", "server.pages": "from ..errors import Error"},
         {"cli": "from firstword import App", "firstword": "from .app import App"},
         {"wire": "from urllib.parse import urlsplit\nimport httptools"},
-        {"building": "from .settings import load"},
+        {"written": "from .settings import load"},
         {"wire": "class ContextualChunk: ..."},
     ],
     ids=str,

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .admission import Gate
-from .building import Built, write_down
+from .building import Built
 from .errors import ConfigError
 from .model import Model
 from .own import own
@@ -26,6 +26,7 @@ from .serving import Setup, serve
 from .stages.hooks import check_takes
 from .tools.function import Function
 from .transport import Transport
+from .written import write_down
 
 if TYPE_CHECKING:
     from .voices import Voice

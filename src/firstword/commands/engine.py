@@ -78,7 +78,7 @@ def engine(
 
 async def _call(setup: Setup, steps: Any, show: Any) -> int:
     """Have the call, and return the exit code."""
-    from ..building import proxy_for
+    from ..written import proxy_for
     from ..engine.conversation import Conversation
     from ..engine.line import Wire
     from ..engine.marks import summary

@@ -1,6 +1,6 @@
 """What can be set from outside: environment variables.
 
-Only `building` reads this; every other room takes plain arguments. Empty means unset. `brain.py` has what an App takes
+Only `written` reads this; every other room takes plain arguments. Empty means unset. `brain.py` has what an App takes
 as well, `running.py` what is for the operator alone.
 """
 
