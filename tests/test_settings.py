@@ -98,6 +98,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("redact", "FIRSTWORD_REDACT", "none", "none", "auto"),
     ("traces", "FIRSTWORD_TRACES", "console", "console", "none"),
     ("traces_content", "FIRSTWORD_TRACES_CONTENT", "true", True, False),
+    ("console", "FIRSTWORD_CONSOLE", "true", True, False),
     ("redis_url", "FIRSTWORD_REDIS_URL", "redis://one", SecretStr("redis://one"), "redis://two"),
     ("redis_prefix", "FIRSTWORD_REDIS_PREFIX", "voice", "voice", "other"),
     ("redis_timeout", "FIRSTWORD_REDIS_TIMEOUT", "0.01", 0.01, 0.02),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import plugins
 from .allowances import limits_of, offer_of, sizes_of
+from .console import Console
 from .events import Event
 from .health import Budget
 from .roster import Roster
@@ -75,6 +76,7 @@ class Built:
         self._traces = keep_traces(settings.traces, self._content if settings.traces_content else None)
         has_voice = written.voice is not None or written.voice_function is not None
         self._webhook = self._listen(counts)
+        self._console = Console() if settings.console else None
         afterwards = self._afterwards(counts)
         self._metrics = Metrics(counts, folder=settings.metrics_dir)
         counts.readings += [self._reading(afterwards), shared.reading]
@@ -83,7 +85,9 @@ class Built:
             lambda: kept_elsewhere(gate=written.gate.refused, limits=limits.refused, cost=limits.cost, lag=limits.lag)
         )
         port, store = settings.operator_port, shared.state
-        self._pages = Pages(written.gate, self.roster, self._metrics, operator_port=port, store=store)
+        self._pages = Pages(
+            written.gate, self.roster, self._metrics, operator_port=port, store=store, console=self._console
+        )
         self.server = Server(
             aloud(compose(self._stages, self.roster.ask), self._speaking, has_voice=has_voice),
             reader=Reader(settings.platform, written.sessions, written.policy, written.links),
@@ -129,6 +133,7 @@ class Built:
             counts,
             after=after,
             lines=Lines(as_json=settings.log == "json", redact=content.name if settings.log_session else None),
+            console=self._console,
             traces=self._traces,
             actions=Actions(self.transport, settings.agora()) if written.may_act else None,
             webhook=self._webhook,

@@ -17,6 +17,7 @@ from served import Served
 from firstword import App, Turn
 from firstword.admission.grant import Grant
 from firstword.admission.keys import line_of, new_key
+from firstword.console import Console
 from firstword.server.pages import INSIDE, OPERATORS, PUBLIC, Pages
 from firstword.server.routes import AUDIO_PATHS, CHAT_PATHS, EVENTS, LISTS
 from firstword.telemetry import Counts, Metrics
@@ -45,26 +46,33 @@ def token(**claims: Any) -> str:
 @pytest.fixture(scope="module")
 def gated(upstream: Upstream) -> Iterator[Caller]:
     """Somebody before a server with gate keys, and an event's secret."""
-    app = App(base_url=upstream.base_url, api_key="sk-held", keys=[GATE], agora_webhook_secret="secret")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRSTWORD_CONSOLE", "true")
+        app = App(base_url=upstream.base_url, api_key="sk-held", keys=[GATE], agora_webhook_secret="secret")
     server = Served(app)
     yield Caller(server.url)
     server.stop()
 
 
+def every_page() -> set[str]:
+    """Return the paths of all pages that there can be."""
+    app = App(warm=False)
+    return set(Pages(app.gate, app, Metrics(Counts()), console=Console()).paths)
+
+
 def test_what_a_stranger_may_see_is_a_short_list() -> None:
     """Somebody adds a page: it is for those with a key, unless it is written down here as well."""
-    app = App(warm=False)
-    every = set(Pages(app.gate, app, Metrics(Counts())).paths)
+    every = every_page()
 
-    assert {"/", "/docs", "/openapi.json", "/health", "/ready"} == PUBLIC
-    assert every - PUBLIC == {"/metrics", "/models", "/v1/models"}
-    assert every >= OPERATORS and OPERATORS | {"/health", "/ready"} == INSIDE
+    assert {"/", "/docs", "/openapi.json", "/health", "/ready", "/console"} == PUBLIC
+    assert every - PUBLIC == {"/metrics", "/models", "/v1/models", "/console/turns"}
+    assert every >= OPERATORS and OPERATORS | {"/health", "/ready", "/console"} == INSIDE
 
 
 @pytest.mark.parametrize("prefix", ["", "/agora", "/s/call-7", "/vapi/s/call-7"])
 async def test_no_route_is_open_without_a_key(gated: Caller, prefix: str) -> None:
     """Every path of a turn, and every page but the public ones, in each of its forms, with any method that it takes."""
-    pages = set(Pages(App(warm=False).gate, App(warm=False), Metrics(Counts())).paths)
+    pages = every_page()
     closed = [(path, "POST") for path in TURNS]
     closed += [(path, method) for path in sorted(LISTS if prefix else pages - PUBLIC) for method in ("GET", "HEAD")]
 

@@ -78,12 +78,12 @@ def engine(
 
 async def _call(setup: Setup, steps: Any, show: Any) -> int:
     """Have the call, and return the exit code."""
-    from ..written import proxy_for
     from ..engine.conversation import Conversation
     from ..engine.line import Wire
     from ..engine.marks import summary
     from ..engine.player import Player
     from ..engine.terminal import Lines, talk
+    from ..written import proxy_for
 
     line = Wire(setup, proxy_for=proxy_for)
     conversation = Conversation(setup, line, show=show)

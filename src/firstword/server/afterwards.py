@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from .. import clock
+from ..console import Console
 from ..errors import Error, Superseded
 from ..mistakes import log_mistake
 from ..telemetry import Counts
@@ -36,7 +37,8 @@ class Actions(Protocol):
 class Afterwards:
     """Notes the end of turns. Each of `after` hears of it; `webhook` and `actions` of those that concern them.
 
-    lines: what each leaves in the log. traces: what keeps their spans; None: a trace is only passed on.
+    lines: what each leaves in the log. console: what shows the last ones, if somebody may look. traces: what keeps
+    their spans; None: a trace is only passed on.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Afterwards:
         *,
         after: Sequence[AfterTurn] = (),
         lines: Lines | None = None,
+        console: Console | None = None,
         traces: Traces | None = None,
         actions: Actions | None = None,
         webhook: Webhook | None = None,
@@ -53,6 +56,7 @@ class Afterwards:
         self._counts = counts
         self._after = list(after)
         self._lines = lines or Lines()
+        self._console = console
         self._traces = traces
         if traces is not None and traces.keeps_content:
             self._after.append(traces.end_with_content)
@@ -108,6 +112,8 @@ class Afterwards:
         if self._webhook is not None:
             self._webhook.note(turn)
         self._lines.write(turn, status, outcome)
+        if self._console is not None:
+            self._console.note(self._lines.fields(turn, status, outcome))
         turn.judge = None
         if turn.trace is not None:
             turn.trace.status, turn.trace.outcome = status, outcome

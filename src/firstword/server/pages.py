@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from .. import clock
 from ..admission import NOBODY, Gate, Grant
+from ..console import Console, page
 from ..errors import Error, MethodNotAllowed, NotFound
 from ..telemetry import Metrics
 from .admitting import admitted, bound
@@ -26,9 +27,9 @@ PAGE_HEADERS = {
 }
 
 
-PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/health", "/ready"})  # what a stranger may see
-OPERATORS = frozenset({"/metrics"})
-INSIDE = OPERATORS | {"/health", "/ready"}  # what goes to the operator's port, when there is one
+PUBLIC = frozenset({"/", "/docs", "/openapi.json", "/health", "/ready", "/console"})  # what a stranger may see
+OPERATORS = frozenset({"/metrics", "/console/turns"})
+INSIDE = OPERATORS | {"/health", "/ready", "/console"}  # what goes to the operator's port, when there is one
 
 
 class Info(Protocol):
@@ -49,6 +50,7 @@ class Pages:
 
     A page is for whom the gate lets in, unless it stands in PUBLIC or OPERATORS. operator_port: where those of INSIDE
     are, and only those; None: they are beside the others. store: says how the store that replicas share is.
+    console: what shows the last turns; None: there is no page.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Pages:
         *,
         operator_port: int | None = None,
         store: Callable[[], str] | None = None,
+        console: Console | None = None,
     ) -> None:
         self._gate = gate
         self._info = info
@@ -78,6 +81,9 @@ class Pages:
             "/docs": self._docs,
             "/openapi.json": self._openapi,
         }
+        self._console = console
+        if console is not None:
+            self._pages |= {"/console": self._show, "/console/turns": self._turns}
 
     @property
     def paths(self) -> list[str]:
@@ -152,6 +158,16 @@ class Pages:
         kind, page = await self._counted.page(read_headers(scope["headers"]).get("accept", ""))
         await send_body(send, 200, kind, page, {})
 
+    async def _show(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
+        """The console: a page that holds nothing, and asks for what it shows."""
+        body, headers = page()
+        await send_body(send, 200, "text/html; charset=utf-8", body, headers)
+
+    async def _turns(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
+        """What the console shows."""
+        assert self._console is not None
+        await send_json(send, 200, self._console.data(self._info.states()), {})
+
     async def _models(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
         """The models that a request may name."""
         models = await self._info.models(grant.key)
@@ -161,9 +177,9 @@ class Pages:
 
     async def _docs(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
         """The documentation, as a page."""
-        from .openapi import page
+        from . import openapi
 
-        await send_body(send, 200, "text/html; charset=utf-8", page().encode(), PAGE_HEADERS)
+        await send_body(send, 200, "text/html; charset=utf-8", openapi.page().encode(), PAGE_HEADERS)
 
     async def _openapi(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
         """The documentation, as an OpenAPI document."""

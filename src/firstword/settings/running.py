@@ -138,6 +138,9 @@ class Running(BaseSettings):
     traces_content: bool = Field(
         False, description="Keep what was said and what tools were told in spans, after redaction."
     )
+    console: bool = Field(
+        False, description="Show the last turns at `/console`, for the operator: when, how long, who answered."
+    )
 
     # --- many machines
     redis_url: SecretStr | None = Field(

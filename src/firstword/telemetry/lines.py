@@ -51,7 +51,7 @@ class Lines:
         # Made by hand: to look up which line of which file logs, as `log.log` does, costs as much as all the rest.
         record = log.makeRecord(log.name, level, "", 0, LINE, facts, None)
         if self._as_json:
-            record.fields = self._fields(turn, status, outcome)
+            record.fields = self.fields(turn, status, outcome)
         log.handle(record)
 
     def _whose(self, turn: Turn) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Lines:
             found.update({kind: self._redact(name) for kind, name in whose.items() if name})
         return {kind: text for kind, text in found.items() if text}
 
-    def _fields(self, turn: Turn, status: int, outcome: str) -> Fields:
+    def fields(self, turn: Turn, status: int, outcome: str) -> Fields:
         """Return everything that the log may say of a turn."""
         error, usage = turn.error, turn.reply.usage or {}
         fields: Fields = {
