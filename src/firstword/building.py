@@ -102,9 +102,14 @@ class Built:
             limits=self.limits,
             elsewhere=shared.turns,
         )
-        shared.open(self.roster.states(), self.roster.warn)
+        self._open()
+
+    def _open(self) -> None:
+        """Begin what need not be ready for the first turn: connections, the voice, tools that run elsewhere."""
+        written = self._written
+        self.replicas.open(self.roster.states(), self.roster.warn)
         self._warming: asyncio.Future[None] | None = None  # of the voice
-        if settings.warm:
+        if written.settings.warm:
             self.roster.keep_warm()
             if self._voice is not None:
                 self._warming = asyncio.ensure_future(self._voice.open())
