@@ -21,16 +21,18 @@ MAX_KEYS = 1000  # callers' keys that are told apart; the one unused for longest
 class Breaker:
     """Leaves a failing model alone for a while, and lets one turn at a time find out whether it is back.
 
-    cool, max_cool: seconds for which it is left alone, and the most of them. opened: is called when it begins to be.
+    cool, max_cool: seconds for which it is left alone, and the most of them; None: as usual. opened: is called when it
+    begins to be.
     """
 
     def __init__(
-        self, *, cool: float = COOL, max_cool: float = MAX_COOL, opened: Callable[[], None] | None = None
+        self, *, cool: float | None = None, max_cool: float | None = None, opened: Callable[[], None] | None = None
     ) -> None:
         self._failures = 0.0
         self._open_until = 0.0
-        self._least, self._most = cool, max_cool
-        self._cool = cool
+        self._least = COOL if cool is None else cool
+        self._most = MAX_COOL if max_cool is None else max_cool
+        self._cool = self._least
         self._is_probed = False
         self._opened = opened
         self._warned_until = 0.0
