@@ -103,6 +103,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("redis_prefix", "FIRSTWORD_REDIS_PREFIX", "voice", "voice", "other"),
     ("redis_timeout", "FIRSTWORD_REDIS_TIMEOUT", "0.01", 0.01, 0.02),
     ("limits_without_store", "FIRSTWORD_LIMITS_WITHOUT_STORE", "closed", "closed", "open"),
+    ("keep_alive", "FIRSTWORD_KEEP_ALIVE", "620", 620, 90),
     ("drain_delay", "FIRSTWORD_DRAIN_DELAY", "2", 2.0, 3.0),
     ("drain_timeout", "FIRSTWORD_DRAIN_TIMEOUT", "20", 20.0, 30.0),
 ]

@@ -134,7 +134,7 @@ async def test_a_long_conversation_and_a_key_come_through_and_the_metrics_do_not
 
 def test_the_balancer_waits_longer_than_a_turn_and_closes_before_the_servers() -> None:
     """Its bounds are outside ours, and its kept connections end before ours."""
-    from firstword.serving import KEEP_ALIVE
+    from firstword.serving import SETUP
     from firstword.settings import Settings
 
     bounds = dict(re.findall(r"^\s*(\w+) (\d+)[sm];", CONF, re.MULTILINE))
@@ -142,6 +142,6 @@ def test_the_balancer_waits_longer_than_a_turn_and_closes_before_the_servers() -
     assert int(bounds["proxy_read_timeout"]) > fields["turn_timeout"].default
     assert int(bounds["client_max_body_size"]) * 1024**2 == fields["max_body"].default
     assert int(bounds["client_body_timeout"]) == fields["body_timeout"].default
-    assert int(re.findall(r"keepalive_timeout (\d+)s", CONF)[0]) < KEEP_ALIVE
+    assert int(re.findall(r"keepalive_timeout (\d+)s", CONF)[0]) < SETUP.keep_alive
     names = [name for name in documents("compose.yaml")[0]["services"] if name.startswith("firstword")]
     assert re.findall(r"server ([\w-]+):8000 resolve", CONF) == names

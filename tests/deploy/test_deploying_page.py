@@ -15,7 +15,7 @@ from caller import Caller
 from conftest import ROOT
 from shipped import NAMES, check, documents
 
-from firstword.serving import KEEP_ALIVE
+from firstword.serving import SETUP
 
 PAGE = (ROOT / "docs" / "deploying.md").read_text("utf-8")
 CI = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
@@ -139,7 +139,7 @@ def test_caddy_takes_its_file(tmp_path: Path) -> None:
 
 def test_the_numbers_of_the_page_are_those_of_the_files() -> None:
     """A timeout is changed in a file or in the code."""
-    assert f"{KEEP_ALIVE:.0f} s for which the server keeps a connection" in " ".join(PAGE.split())
+    assert f"{SETUP.keep_alive} s for which the server keeps a connection" in " ".join(PAGE.split())
     settings = documents("deploy/kubernetes/settings.yaml")[0]["data"]
     pod = documents("deploy/kubernetes/deployment.yaml")[0]["spec"]["template"]["spec"]
     text = " ".join(PAGE.split())

@@ -103,9 +103,9 @@ async def test_the_probes_ask_what_the_server_answers(caller: Caller) -> None:
     assert {kind: probe["httpGet"]["path"] for kind, probe in probes.items()} == {
         "startup": "/health",
         "liveness": "/health",
-        "readiness": "/ready",
+        "readiness": "/ready?models=no",
     }
-    for path in ("/health", "/ready"):
+    for path in ("/health", "/ready?models=no"):
         assert (await caller.hears(path=path, method="GET")).status == 200
     [port] = CONTAINER["ports"]
     assert port == {"name": "http", "containerPort": Settings.model_fields["port"].default}

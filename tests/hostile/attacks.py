@@ -21,11 +21,11 @@ SHORT = dict.fromkeys(["FIRSTWORD_BODY_TIMEOUT", "HEAD_TIMEOUT", "WRITE_TIMEOUT"
 
 async def findings(base_url: str) -> AsyncIterator[Finding]:
     """Play everything against servers of its own, in front of a scripted model at `base_url`."""
-    with _started(base_url, **SHORT, SMALL_BUFFERS="yes", KEEP_ALIVE="3") as server:
+    with _started(base_url, **SHORT, SMALL_BUFFERS="yes", FIRSTWORD_KEEP_ALIVE="3") as server:
         for each in slow.ATTACKS:
             yield await asyncio.to_thread(each, server)
     if slow.SLOWHTTPTEST is not None:
-        with _started(base_url, **SHORT, KEEP_ALIVE="3") as server:
+        with _started(base_url, **SHORT, FIRSTWORD_KEEP_ALIVE="3") as server:
             for mode in slow.MODES:
                 yield await asyncio.to_thread(slow.slowhttptest, server, mode)
     with _started(base_url) as server:

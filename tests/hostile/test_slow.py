@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not CAN_BE_SEEN, reason="needs Linux's account o
 def server(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Victim]:
     """A server that waits for half a second where it waits."""
     names = ["FIRSTWORD_BODY_TIMEOUT", "HEAD_TIMEOUT", "WRITE_TIMEOUT", "LINGER"]
-    times = {**dict.fromkeys(names, "0.5"), "KEEP_ALIVE": "3", "SMALL_BUFFERS": "yes"}
+    times = {**dict.fromkeys(names, "0.5"), "FIRSTWORD_KEEP_ALIVE": "3", "SMALL_BUFFERS": "yes"}
     with victim(tmp_path_factory.mktemp("victim"), upstream.base_url, **times) as running:
         yield running
 

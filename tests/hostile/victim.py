@@ -33,8 +33,6 @@ for name in ("head_timeout", "write_timeout", "linger"):
 
 if "UNBOUNDED" in os.environ:
     serving.most_connections = lambda wanted: wanted
-if "KEEP_ALIVE" in os.environ:
-    serving.KEEP_ALIVE = float(os.environ["KEEP_ALIVE"])
 
 
 def with_small_buffers(self, transport, made=protocol.VoiceProtocol.connection_made):

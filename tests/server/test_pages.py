@@ -94,6 +94,14 @@ async def test_not_ready_says_why_and_names_no_host(
     assert await look(caller, "/ready") == (200, {"status": "ready", "reasons": [], "models": {}})
 
 
+async def test_a_balancer_need_not_know_of_the_models(serve: Callable[[App], Served], deaf: socket.socket) -> None:
+    """The provider is away for every replica alike: callers are to hear the apology, and not the balancer's error."""
+    away = Caller(serve(App(base_url=url_of(deaf), warm=False)).url)
+
+    assert (await look(away, "/ready"))[0] == 503
+    assert await look(away, "/ready?models=no") == (200, {"status": "ready", "reasons": [], "models": {}})
+
+
 async def test_one_model_within_reach_is_enough(
     serve: Callable[[App], Served], upstream: Upstream, deaf: socket.socket
 ) -> None:

@@ -134,12 +134,16 @@ class Pages:
         await send_json(send, 200, {"status": "ok"}, {})
 
     async def _ready(self, scope: Scope, send: ASGISend, grant: Grant) -> None:
-        """The process can serve: an upstream is within reach. Why not, and which models there are, operators see."""
+        """The process can serve: an upstream is within reach. Why not, and which models there are, operators see.
+
+        With `?models=no` upstreams do not count: an apology is better heard from us than an error from a balancer.
+        """
         is_operator = self._gate.is_operator(read_headers(scope["headers"]), scope.get("client"))
         if self._is_retiring:
             reasons, headers = ["The server is being stopped."], {"connection": "close"}
         else:
-            reasons, headers = await self._reasons(), {}
+            asks = read_query(scope.get("query_string", b"")).get("models") != "no"
+            reasons, headers = await self._reasons() if asks else self._gate.unready(), {}
         value: dict[str, Any] = {"status": "unready" if reasons else "ready"}
         if is_operator:
             value.update(reasons=reasons, models=self._info.states())

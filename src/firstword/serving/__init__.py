@@ -20,8 +20,6 @@ from ..errors import ConfigError
 from ..telemetry import common_folder
 from .aside import Address, bound_aside
 
-KEEP_ALIVE = 75.0  # seconds; a voice engine's next turn comes after the caller has listened and spoken
-
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -29,6 +27,7 @@ class Setup:
 
     drain_timeout: what turns in progress get when it is told to stop. drain_delay: for the balancer to learn that no
         more should come, on SIGTERM.
+    keep_alive: for the next turn on a connection, which comes after the caller has listened and spoken.
     log: "human" or "json". log_level: "debug", "info", "warning" or "error".
     operator: host and port of what is the operator's alone; None: it is on the callers' port.
     max_connections: how many one process keeps open, where it is granted as many descriptors.
@@ -36,6 +35,7 @@ class Setup:
 
     drain_timeout: float = 10.0
     drain_delay: float = 0.0
+    keep_alive: int = 75
     log: str = "human"
     log_level: str = "info"
     max_connections: int = 20_000
@@ -173,7 +173,7 @@ def options(setup: Setup = SETUP) -> dict[str, Any]:
         "log_config": log_config(setup.log, setup.log_level),
         "server_header": False,
         "proxy_headers": False,  # who a caller is must not be for the caller to say
-        "timeout_keep_alive": int(KEEP_ALIVE),
+        "timeout_keep_alive": setup.keep_alive,
         "timeout_graceful_shutdown": math.ceil(setup.drain_timeout),
     }
 

@@ -159,6 +159,11 @@ class Running(BaseSettings):
     )
 
     # --- lifecycle
+    keep_alive: int = Field(
+        75,
+        gt=0,
+        description="Seconds for which a connection is kept for the next turn; longer than a balancer keeps it.",
+    )
     drain_delay: float = Field(
         0.0,
         ge=0,
