@@ -9,7 +9,7 @@ import pytest
 from caller import Caller
 from served import Served
 
-from firstword import App
+from firstword import App, ConfigError
 from firstword.admission.keys import line_of, new_key
 from firstword.testing import Upstream, script
 
@@ -39,3 +39,12 @@ async def test_each_client_is_held_to_its_line(
     assert await answers("often") == ["answered"] * 2 + ["rate_limit_exceeded"] * 2
     assert await answers("poor") == ["answered"] + ["budget_exceeded"] * 3
     assert await answers("usual") == ["answered"] + ["rate_limit_exceeded"] * 3
+
+
+def test_a_client_s_budget_without_prices_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each turn of that client would be refused, as what its model costs is not known."""
+    (tmp_path / "keys").write_text(line_of("shop", new_key(), "budget=5") + "\n", encoding="utf-8")
+    monkeypatch.setenv("FIRSTWORD_KEYS_FILE", str(tmp_path / "keys"))
+
+    with pytest.raises(ConfigError, match="'shop' has a budget, and nothing says what models cost"):
+        App(api_key="held")

@@ -144,10 +144,14 @@ def _shown(word: str) -> str:
 
 
 class KeyFile:
-    """The file of keys: `grants` is what it said when it was last read and understood. Raises ConfigError."""
+    """The file of keys: `grants` is what it said when it was last read and understood.
 
-    def __init__(self, path: str | Path) -> None:
+    has_prices: it is known what models cost, so that a client may have a budget. Raises ConfigError.
+    """
+
+    def __init__(self, path: str | Path, *, has_prices: bool = True) -> None:
         self.path = Path(path)
+        self._has_prices = has_prices
         self._seen: tuple[int, ...] | None = None
         self.grants = self._read()
 
@@ -168,7 +172,7 @@ class KeyFile:
                 data = file.read(MAX_FILE + 1)
             if len(data) > MAX_FILE:
                 raise ConfigError(f"{self.path} is larger than {MAX_FILE} bytes.", hint="is this the file of keys?")
-            return read_keys(data.decode("utf-8-sig"), str(self.path))
+            grants = read_keys(data.decode("utf-8-sig"), str(self.path))
         except OSError as error:
             # Without the name that was given: it may be a key that somebody has put there.
             raise ConfigError(
@@ -177,6 +181,11 @@ class KeyFile:
             ) from None
         except UnicodeDecodeError:
             raise ConfigError(f"{self.path} is not UTF-8.", hint="is this the file of keys?") from None
+        rich = next((each.name for each in grants.values() if each.allowance.budget is not None), None)
+        if rich is not None and not self._has_prices:  # else each turn of that client would be refused
+            said = f"{self.path}: {rich!r} has a budget, and nothing says what models cost."
+            raise ConfigError(said, hint="set FIRSTWORD_PRICES, or leave out budget=")
+        return grants
 
     def _state(self) -> tuple[int, ...]:
         try:

@@ -191,7 +191,7 @@ class Running(BaseSettings):
             "audience": self.jwt_audience,
         }
         return {
-            "file": KeyFile(self.keys_file) if self.keys_file else None,
+            "file": KeyFile(self.keys_file, has_prices=self.prices is not None) if self.keys_file else None,
             "tokens": Tokens(**signed) if any(signed.values()) else None,
             "urls": SignedURLs(urls) if urls else None,
             "operator_key": self.operator_key.get_secret_value() if self.operator_key else None,
