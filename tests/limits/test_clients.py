@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from caller import Caller
 from served import Served
 
-from firstword import App, ConfigError
+from firstword import App, ConfigError, sign_url
 from firstword.admission.keys import line_of, new_key
 from firstword.testing import Upstream, script
 
 SAYS = script.events(script.role(), script.words("Hi."), script.finish(), script.usage(10, 10), script.done())
+
+SECRET = "a-secret-for-urls-of-at-least-thirty-two-bytes"
 
 
 async def test_each_client_is_held_to_its_line(
@@ -48,3 +51,22 @@ def test_a_client_s_budget_without_prices_does_not_start(tmp_path: Path, monkeyp
 
     with pytest.raises(ConfigError, match="'shop' has a budget, and nothing says what models cost"):
         App(api_key="held")
+
+
+@pytest.mark.parametrize("scope", ["KEY", "SESSION"])
+async def test_a_signed_url_that_names_nobody_is_a_client_of_its_own(
+    serve: Callable[[App], Served], upstream: Upstream, monkeypatch: pytest.MonkeyPatch, scope: str
+) -> None:
+    """An engine makes all its calls from one address; and one call stays one, whatever it says of its channel."""
+    monkeypatch.setenv("FIRSTWORD_URL_SECRET", SECRET)
+    monkeypatch.setenv(f"FIRSTWORD_REQUESTS_PER_MINUTE_PER_{scope}", "2")
+    served = serve(App(base_url=upstream.base_url, api_key="held"))
+
+    async def statuses(session: str) -> list[int]:
+        url = urlsplit(sign_url(served.url, session, secret=SECRET))
+        path = f"{url.path}?{url.query}"
+        heard = [await Caller(served.url).says(path=path, script=SAYS, channel=f"c{each}") for each in range(3)]
+        return [each.status for each in heard]
+
+    assert await statuses("call-1") == [200, 200, 429]
+    assert await statuses("call-2") == [200, 200, 429]

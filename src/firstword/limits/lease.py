@@ -17,7 +17,7 @@ from typing import Any
 from ..admission.grant import UNLIMITED, Allowance, Grant
 from ..errors import BadRequest, BudgetExceeded, Error, Overloaded, TooManyRequests
 from ..turn import Turn
-from ..who import caller_of
+from ..who import caller_of, digest
 from .meters import HELD, RATE, SPENT, STORE, Ask, Meters, Refusal
 from .prices import MONTH, TOTAL, Price, Prices, millionths, money, period
 from .usage import answer_of, prompt_of
@@ -144,7 +144,7 @@ class Lease:
         whose, allowance = self._key
         scopes = [("", "", terms.overall), (PER_KEY, whose, allowance)]
         asks: list[Ask] = []
-        session = None if terms.per_session == UNLIMITED else caller_of(turn)
+        session = None if terms.per_session == UNLIMITED else _whose_session(turn)
         if session is not None:
             scopes.append((PER_SESSION, session, terms.per_session))
             asks += _at_the_door(PER_SESSION, session, terms.per_session)
@@ -236,15 +236,27 @@ def _whole(limit: float) -> int:
 
 
 def whose_key(grant: Grant, client: Sequence[Any] | None) -> str:
-    """Return whose limits a request is held against: the gate key's name, else the caller's own key, else the address.
+    """Return whose limits a request is held against: the gate key's name, else the session that a URL was signed for,
+    else the caller's own key, else the address.
 
-    Of a key only a digest. Of an IPv6 address the half that a network gives away as one.
+    Of a key and of a session only a digest. Of an IPv6 address the half that a network gives away as one.
     """
     if grant.name:
         return f"key {grant.name}"
+    if grant.session is not None:  # all calls of an engine come from its few addresses
+        return f"session {digest(grant.session)}"
     if grant.key is not None:
         return f"caller {hashlib.sha256(grant.key.encode()).hexdigest()[:32]}"
     return f"at {_network(str(client[0]))}" if client else "at this machine"
+
+
+def _whose_session(turn: Turn) -> str | None:
+    """Return whose limits a turn of a session is held against; None when it is of none.
+
+    A session that the gate knows is one, whatever the body says of channels and agents.
+    """
+    grant = turn.grant
+    return caller_of(turn) if grant.session is None else digest([grant.name, grant.session])
 
 
 def _network(host: str) -> str:
