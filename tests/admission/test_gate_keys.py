@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from firstword import App, ConfigError, Unauthorized
 from firstword.admission import Gate
 from firstword.admission.grant import Allowance
 from firstword.admission.keys import KeyFile, is_made, line_of, new_key, read_keys, unnamed
+from firstword.server.watch import Watch
 from firstword.testing import Upstream
+from firstword.transport import Transport
 
 AWAY = ("203.0.113.9", 50000)
 HASH = "sha256:" + hashlib.sha256(b"one").hexdigest()
@@ -265,3 +269,36 @@ async def test_a_broken_file_is_told_in_the_log_and_the_clients_go_on(
     assert not told.acquire(timeout=0.1)
     assert "line 2: the second word is not the hash of a key" in caplog.text and HASH[8:-1] not in caplog.text
     assert (await caller.says(headers=bearer(key))).status == 200
+
+
+class Busy(ThreadPoolExecutor):
+    """Has no thread to give for the first job."""
+
+    was_asked = False
+
+    def submit(self, *args: Any, **more: Any) -> Any:
+        """Take a job, but the first."""
+        if not self.was_asked:
+            self.was_asked = True
+            raise RuntimeError("can't start new thread")
+        return super().submit(*args, **more)
+
+
+async def test_a_look_that_failed_is_not_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine had no thread to spare for a moment: a key that is revoked an hour later has to be refused."""
+    monkeypatch.setattr("firstword.server.watch.LOOK_EVERY", 0.01)
+    asyncio.get_running_loop().set_default_executor(Busy())
+    path, key = tmp_path / "keys", new_key()
+    path.write_text(line_of("shop", key))
+    gate = gate_of(KeyFile(path))
+    watch, renewed = Watch(gate, Transport()), asyncio.Event()
+    monkeypatch.setattr(gate, "renew", lambda: (Gate.renew(gate), renewed.set()))
+    path.write_text("# nobody any more\n")
+    await watch.open()
+    try:
+        await asyncio.wait_for(renewed.wait(), 5)
+    finally:
+        await watch.close()
+
+    with pytest.raises(Unauthorized):
+        gate.admit(bearer(key), AWAY)

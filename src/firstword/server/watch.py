@@ -12,7 +12,7 @@ from .. import clock
 from ..admission import Gate
 from ..admission.keys import KeyFile
 from ..admission.tokens import Tokens
-from ..errors import ConfigError, UpstreamError
+from ..errors import ConfigError, Error
 from ..model import read_page
 from ..threads import in_thread
 from ..transport import Transport
@@ -68,6 +68,8 @@ class Watch:
                     log.info("keys read again keys=%d", len(file.grants))
             except ConfigError as error:
                 log.error("keys not read again, those from before still count reason=%r", error.message)
+            except Exception as error:  # no thread to be had, or no memory: a key that is revoked later still has to go
+                log.error("keys not read again, those from before still count reason=%r", type(error).__name__)
 
     async def _stay_asked(self, tokens: Tokens) -> None:
         while True:
@@ -104,7 +106,7 @@ class Watch:
             if connection.status != 200:  # a redirect as well: where it leads nobody has said that we may trust
                 raise ValueError(f"it answered {connection.status}")
             log.info("issuer's keys read keys=%d", tokens.take_set(document))
-        except (UpstreamError, ValueError) as error:
+        except (Error, ValueError, OSError) as error:  # whatever it is, it is asked again later
             log.error("issuer's keys not read, those from before still count reason=%r", str(error))
 
 
