@@ -80,6 +80,15 @@ def test_keys_are_listed_without_their_hashes_and_revoked_by_name(tmp_path: Path
     assert again.returncode == 1 and "There is no 'shop'" in again.stderr and "hint:" in again.stderr
 
 
+def test_a_file_that_an_editor_gave_a_mark_can_be_changed(tmp_path: Path) -> None:
+    """Notepad writes a mark of UTF-8 first, which the server passes over."""
+    (tmp_path / "keys").write_text("# ours\n", encoding="utf-8-sig")
+
+    assert key(tmp_path, "new", "shop", "--file", "keys").returncode == 0
+    assert key(tmp_path, "revoke", "shop", "--file", "keys").returncode == 0
+    assert not KeyFile(tmp_path / "keys").grants
+
+
 def test_two_commands_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     """Two people, or a script that makes many."""
     with ThreadPoolExecutor(5) as several:

@@ -44,7 +44,7 @@ def new(
             typer.echo(f"The line for the file of keys:\n{line}\nThe key, which is shown only now:", err=True)
         else:
             with _alone(path):
-                text = path.read_text("utf-8") if path.exists() else ""
+                text = path.read_text("utf-8-sig") if path.exists() else ""
                 _write(path, (text if not text or text.endswith("\n") else f"{text}\n") + f"{line}\n")
             typer.echo(f"Added to {path}. The key, which is shown only now:", err=True)
     typer.echo(key)
@@ -71,7 +71,7 @@ def revoke(name: Name, file: File = None) -> None:
         path = _needed(file)
         with _alone(path):
             KeyFile(path)  # what is not understood is not changed
-            lines = path.read_text("utf-8").split("\n")
+            lines = path.read_text("utf-8-sig").split("\n")
             kept = [line for line in lines if line.partition("#")[0].split()[:1] != [name]]
             if len(kept) == len(lines):
                 raise ConfigError(f"There is no {name!r} in {path}.", hint="firstword key list")
