@@ -149,6 +149,15 @@ def test_the_operator_s_key_is_guarded_in_the_same_way(clock: list[float]) -> No
         gate.admit_operator(bearer("op"), AWAY)
 
 
+def test_a_client_s_key_on_the_operator_s_pages_is_no_guess(clock: list[float]) -> None:
+    """A probe of /ready sends the key that turns are sent with, all day: nobody else behind its address is held up."""
+    gate = gate_of("hunter2", "hunter3", operator_key="op")
+
+    assert not any(gate.is_operator(bearer("hunter2"), AWAY) for _ in range(50))
+    gate.admit(bearer("hunter3"), AWAY)
+    assert dict(gate.refused) == {"wrong_operator_key": 50}
+
+
 # --- whose address it is ---------------------------------------------------------------------------------------
 
 
