@@ -23,9 +23,20 @@ NAMES = {
 IN_TURN = float(Settings.model_fields["turn_timeout"].default)  # seconds
 
 
+class _Strict(yaml.SafeLoader):
+    """YAML as Docker and Kubernetes read it: a key that stands twice is an error, where PyYAML takes the last one."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        assert not twice, f"{sorted(twice)} twice,{node.start_mark}"
+        return node
+
+
 def documents(path: str) -> list[dict[str, Any]]:
     """Return the documents of a YAML file, by its path in the repository."""
-    return [each for each in yaml.safe_load_all((ROOT / path).read_text("utf-8")) if each]
+    return [each for each in yaml.load_all((ROOT / path).read_text("utf-8"), _Strict) if each]
 
 
 def check(*command: str | Path, stdin: str | None = None) -> str:

@@ -16,6 +16,7 @@ TEXT = (ROOT / "compose.yaml").read_text("utf-8")
 SERVICES: dict[str, Any] = yaml.safe_load(TEXT)["services"]
 EACH = pytest.mark.parametrize("name", SERVICES)
 FIRSTWORD = ["firstword-1", "firstword-2"]
+SHIPPED = ["compose.yaml", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "deploy").rglob("*.y*ml"))]
 VALIDATE = (
     "import sys, compose_spec; compose = compose_spec.PyCompose.from_json(sys.stdin.read());"
     "compose.validate(); compose.to_spec()"
@@ -27,6 +28,12 @@ def filled_in(text: str = TEXT) -> dict[str, Any]:
     told = re.sub(r"\$\{\w+:([-?])([^}]*)\}", lambda found: found[2] if found[1] == "-" else "sk-given", text)
     assert "${" not in told, "a variable without a default, and without a word on what it is"
     return dict(yaml.safe_load(told))
+
+
+@pytest.mark.parametrize("path", SHIPPED)
+def test_no_key_stands_twice(path: str) -> None:
+    """Two changes each add the same variable: Docker refuses the whole file."""
+    assert documents(path)
 
 
 @needs_tools
