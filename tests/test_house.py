@@ -21,12 +21,9 @@ FLOORS = {
     **dict.fromkeys(["sentences", "local", "hostnames", "links", "trace"], 2),
     **dict.fromkeys(["action", "message", "chunk", "collect", "calls", "history", "shaping", "transport", "used"], 3),
     **dict.fromkeys(["turn"], 4),
-    **dict.fromkeys(
-        ["providers", "platforms", "telemetry", "tools", "who", "images", "voices", "events", "limits", "console"], 5
-    ),
     **dict.fromkeys(["server", "model", "roster", "relay", "race", "own", "serving", "beside", "upstreams"], 6),
     **dict.fromkeys(["providers", "platforms", "telemetry", "tools", "who", "images", "voices", "events"], 5),
-    **dict.fromkeys(["limits", "shared"], 5),
+    **dict.fromkeys(["limits", "shared", "console"], 5),
     **dict.fromkeys(["stages", "rounds", "agents", "agora"], 6),
     **dict.fromkeys(["app", "building", "written", "allowances", "sharing"], 7),
     **dict.fromkeys(["firstword", "cli", "commands", "doctor", "engine", "__main__", "testing"], 8),
