@@ -58,14 +58,17 @@ class Running(BaseSettings):
         description="Networks, separated by commas, whose `x-forwarded-for` says which address a wrong key came from.",
     )
     operator_key: SecretStr | None = Field(
-        None, description="The key for `/metrics` and the console, as it is or as `sha256:<hex>`: gate keys do not open it any more."
+        None,
+        description="The key for `/metrics` and the console, as it is or as `sha256:<hex>`: gate keys do not open "
+        "them any more.",
     )
     operator_host: str = Field("127.0.0.1", description="Address that the operator's port listens on.")
     operator_port: int | None = Field(
         None,
         ge=1,
         le=65535,
-        description="A port of its own for `/metrics`, `/health`, `/ready` and the console, which the other one has no more.",
+        description="A port of its own for `/metrics`, `/health`, `/ready` and the console, which the other one has "
+        "no more.",
     )
 
     # --- limits
