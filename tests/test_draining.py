@@ -209,6 +209,23 @@ async def test_a_balancer_hears_of_the_end_before_it_comes(run: Run, tmp_path: P
     assert "Traceback" not in process.output and "outcome=server_stopping" not in process.output
 
 
+async def test_a_process_without_a_supervisor_has_its_drain_on_sighup_too(run: Run, tmp_path: Path) -> None:
+    """`systemctl reload` with one worker, or a terminal that is closed: the turn in progress comes to its end."""
+    (tmp_path / "custom_llm.py").write_text(MINE)
+    process = run(FIRSTWORD, "serve", *LOCAL, "--workers", "1", FIRSTWORD_DRAIN_DELAY="1")
+    caller = process.caller()
+    async with caller.dials(turn(model="held")) as call:
+        await call.hears_word("on the line")
+        process.tell(signal.SIGHUP)
+        while (await caller.hears(path="/ready", method="GET")).status == 200:
+            pass
+        (tmp_path / "go").touch()
+        async for _ in call.listens():
+            pass
+        assert call.heard.done
+    assert process.ends(10) in (0, -signal.SIGHUP)
+
+
 async def test_a_kept_connection_may_bring_one_more_turn_while_the_server_stops(run: Run, tmp_path: Path) -> None:
     """An engine's connection is idle at SIGTERM, and nobody listens any more: its next turn is its last."""
     (tmp_path / "custom_llm.py").write_text(MINE)

@@ -4,14 +4,17 @@ CTRL+C (SIGINT) ends it as uvicorn does: turns in progress get their time. SIGTE
 to hear of it first. In this order: `/ready` says so, and for `drain_delay` seconds all is served as before; the
 listening socket is closed; connections that are kept for a next turn may still bring one, and are closed behind it;
 the turns in progress end, or are ended when `drain_timeout` is over. A worker whose successor listens already is told
-by SIGHUP, and has no delay.
+by SIGHUP, and has no delay. A process without a supervisor has no successor: SIGHUP, which would kill it, is SIGTERM.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
+import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -31,11 +34,24 @@ class Draining(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal; a second one ends what the first began."""
-        if self.should_exit:
-            self._signal = signal.SIGINT
-        else:
-            self._signal = sig
+        is_hurried = self.should_exit or sig == signal.SIGINT
+        self._signal = signal.SIGINT if is_hurried else signal.SIGTERM
         super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGHUP as well, unless somebody has it already: a worker, `nohup`, the host of a mounted App."""
+        hang_up: int = getattr(signal, "SIGHUP", 0)
+        is_ours = threading.current_thread() is threading.main_thread() and bool(hang_up)
+        with super().capture_signals():
+            if not is_ours or signal.getsignal(hang_up) is not signal.SIG_DFL:
+                yield
+                return
+            signal.signal(hang_up, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(hang_up, signal.SIG_DFL)
 
     def retire(self, sig: int, frame: FrameType | None) -> None:
         """Take the signal that a successor listens on the same socket. It is not this process' end by a signal."""
