@@ -329,7 +329,8 @@ class Store:
             self._why = ""
             log.info("store is there address=%s", self._address)
         else:
-            log.warning("store is away address=%s why=%s hint: turns go on without it", self._address, self._why)
+            hint = "limits are what FIRSTWORD_LIMITS_WITHOUT_STORE says"
+            log.warning("store is away address=%s why=%s hint: %s", self._address, self._why, hint)
 
 
 def _call(script: Script, keys: Sequence[str], more: Sequence[Word]) -> Call:
