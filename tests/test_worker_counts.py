@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,10 +240,73 @@ def test_a_worker_may_be_killed_at_any_step_and_nothing_is_lost_or_doubled(tmp_p
 def test_a_file_that_another_version_has_written_is_left_out(tmp_path: Path, text: bytes) -> None:
     """A folder that outlives an update holds what nobody can read any more."""
     (tmp_path / "gone.json").write_bytes(text)
-    (tmp_path / "123-abcd.json").write_bytes(text)
+    (tmp_path / "123-0123abcd.json").write_bytes(text)
     (tmp_path / "notes.txt").write_text("somebody's own")
     assert Folder(tmp_path).read(counted(1))[0].counters["fillers"] == {(): 1}
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_nothing_of_anybody_else_s_is_taken_away(tmp_path: Path) -> None:
+    """The operator names a folder in which other programs keep files, whose names begin with a number too."""
+    others = [tmp_path / name for name in ("2026-11-26.json", "2026-11-26T10.lock", "7.json", "12-monthly.new")]
+    for each in others:
+        each.write_text("{}")
+    Folder(tmp_path).read(counted(1))
+    assert all(each.exists() for each in others)
+
+
+def test_a_disk_that_is_full_takes_no_count_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written any more, and a worker has died: what the others had counted is still told."""
+    one, two, dead = (Folder(tmp_path) for _ in range(3))
+    for folder, value in ((one, 1), (two, 10), (dead, 100)):
+        folder.write(counted(value))
+    os.close(dead._life or -1)  # as the kernel does
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    tally, _ = one.read(counted(2))
+    assert tally.counters["fillers"] == {(): 112} and tally.gauges["turns_in_progress"] == {(): 2}
+    monkeypatch.undo()
+    assert two.read(counted(10))[0].counters["fillers"] == {(): 111}  # the first has not written its second
+
+
+def test_a_worker_that_stands_still_in_the_gate_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped while it was alone, and may never go on: the others tell what stands there."""
+    monkeypatch.setattr("firstword.telemetry.folder.PATIENCE", 0.05)
+    one, two = Folder(tmp_path), Folder(tmp_path)
+    one.write(counted(1))
+    two.write(counted(10))
+    with two._alone():
+        assert one.read(counted(2))[0].counters["fillers"] == {(): 12}
+        with pytest.raises(OSError):
+            Folder(tmp_path).write(counted(100))
+
+
+def test_who_tidies_up_temporary_files_finds_none_that_is_old(tmp_path: Path) -> None:
+    """A server runs for weeks. Without its lock a worker would be taken for gone, and be counted twice."""
+    gone, worker = Folder(tmp_path), Folder(tmp_path)
+    gone.write(counted(1))
+    gone.leave(counted(1))
+    worker.read(counted(2))
+    for each in tmp_path.iterdir():
+        os.utime(each, (1.0, 1.0))
+    worker.write(counted(3))
+    assert {each.name for each in tmp_path.iterdir() if each.stat().st_mtime < 2} == {"gate.lock"}  # made anew
+
+
+def test_a_folder_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
+    """Somebody has emptied the place for temporary files."""
+    worker = Folder(tmp_path / "here")
+    worker.write(counted(1))
+    shutil.rmtree(tmp_path / "here")
+    with pytest.raises(FileNotFoundError):
+        worker.write(counted(2))
+    worker.write(counted(3))
+    assert worker.read(counted(3))[0].counters["fillers"] == {(): 3}
 
 
 def test_what_another_version_counts_otherwise_is_left_out() -> None:

@@ -30,6 +30,7 @@ log = logging.getLogger("firstword")
 
 FOLDER = "FIRSTWORD_METRICS_DIR"  # the variable that names the folder
 EVERY = 1.0  # seconds after which what has changed is written down
+AGAIN = 3600.0  # seconds after which it is written down in any case, so that nobody takes the file for forgotten
 
 
 @contextlib.contextmanager
@@ -108,14 +109,14 @@ class Metrics:
 
     async def _write_on(self, folder: Folder) -> None:
         """Write down what has changed, over and over."""
-        written = Snapshot()
+        written, again = Snapshot(), 0.0
         while True:
             async with self._busy:
                 now = self._now().snapshot()
-                if now != written:
+                if now != written or clock.now() >= again:
                     try:
                         await in_thread(folder.write, now)
-                        written, self._has_complained = now, False
+                        written, again, self._has_complained = now, clock.now() + AGAIN, False
                     except OSError as error:
                         self._complain(error)
             due = clock.now() + EVERY
