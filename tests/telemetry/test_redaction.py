@@ -17,6 +17,18 @@ from firstword.telemetry.redaction import LEAST, LEFT_OUT, MAX_TEXT, redact, red
 SAID = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CHINESE = "零一二三四五六七八九"
 GAPS = ["", " ", "  ", "-", ".", " - ", ", ", "/", " . ", "\n", "\u00a0", "\u2011", "\u200b", ") (", "..."]
+ODD = [
+    "\ufe0f\u20e3",
+    "\u202c",
+    "=",
+    "~",
+    "][",
+    "\x00",
+    "**",
+    "\u2066",
+    " > ",
+    "\u061c ",
+]  # key caps, marks of direction
 AROUND = ["", "Call me at ", "my number is: ", "Ja, ", "我的号码", "x", "(", "tel:", '{"phone": "', "and "]
 BEHIND = ["", " please.", "!", " and thanks", "。", '"}', ")", "x", "\n", ", ok?"]
 
@@ -39,13 +51,17 @@ numbers = st.lists(st.integers(0, 9), min_size=LEAST, max_size=20)
 def test_no_number_survives_however_it_is_set_apart(number: list[int], data: st.DataObject) -> None:
     """Digits as speech recognition writes them: in one piece, one by one, in groups, with marks that nobody sees."""
     parts = [str(digit) for digit in number]
-    spelt = parts[0] + "".join(data.draw(st.sampled_from(GAPS)) + part for part in parts[1:])
+    spelt = parts[0] + "".join(data.draw(st.sampled_from(GAPS + ODD)) + part for part in parts[1:])
     found = redact(data.draw(planted(spelt)))
     assert digits_left(found) == 0 or digits_left(found) < LEAST
     assert "[" in found
 
 
-@given(numbers, st.sampled_from(["٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "０１２３４５６７８９", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗"]), st.data())
+@given(
+    numbers,
+    st.sampled_from(["٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "０１２３４５６７８９", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗", "⁰¹²³⁴⁵⁶⁷⁸⁹", "⓪①②③④⑤⑥⑦⑧⑨"]),
+    st.data(),
+)
 def test_no_number_survives_in_another_script(number: list[int], script: str, data: st.DataObject) -> None:
     """A caller's own digits are Arabic, Indic, or full-width."""
     spelt = data.draw(st.sampled_from(["", " ", "-"])).join(script[digit] for digit in number)

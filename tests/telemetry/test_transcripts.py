@@ -133,6 +133,19 @@ def test_no_canary_survives_beside_another(order: list[str], between: str, befor
     assert [tail for tail in TAILS if tail in said] == []
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [["5551", "2345"], [5, 5, 5, 1, 2, 3, 4], ["five", "five", "five", 1, 2, 3, 4], ["jane at", "example dot com"]],
+)
+def test_a_number_in_parts_is_one_number(parts: list[object]) -> None:
+    """A model gives a tool the digits one by one, or a number in its groups."""
+    turn = Turn(request={"messages": []})
+    turn.called.append(Called("dial", json.dumps({"digits": parts, "days": ["Monday", 3]}), "{}", "answered", 0.1))
+    (told,) = Content(redactor(own=None, is_auto=True)).transcript(turn)["tools"]
+    found = json.loads(told["arguments"])
+    assert found["days"] == ["Monday", 3] and found["digits"] in (["[number]"], ["[email]"])
+
+
 async def test_a_transcript_is_a_line_of_its_own(serving: Run, upstream: Upstream, marker: str) -> None:
     """For people too: what the caller said last, and the reply, behind the name of the turn."""
     process = serving(FIRSTWORD_LOG_TRANSCRIPTS="true")

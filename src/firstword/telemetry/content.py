@@ -46,13 +46,22 @@ class Content:
         if isinstance(value, dict):
             return {self._redact(name): self._within(each) for name, each in value.items()}
         if isinstance(value, list):
-            return [self._within(each) for each in value]
+            return self._list(value)
         if isinstance(value, str):
             return self._redact(value)
         if value is None or isinstance(value, bool):
             return value
         kept = self._redact(str(value))
         return value if kept == str(value) else kept
+
+    def _list(self, values: list[Any]) -> list[Any]:
+        """Return the same list, redacted; one number may be spread over its texts and numbers."""
+        kept = [self._within(each) for each in values]
+        if any(isinstance(each, (dict, list)) for each in kept):
+            return kept
+        whole = " ".join(map(str, kept))
+        redacted = self._redact(whole)
+        return kept if redacted == whole else [redacted]
 
     def messages(self, turn: Turn) -> dict[str, Any]:
         """Return what the conventions for generative AI want in a span; `tools` is a list of the same for each tool."""

@@ -22,8 +22,9 @@ log = logging.getLogger("firstword")
 
 EMAIL, CARD, IBAN, KEY, NUMBER = "[email]", "[card]", "[iban]", "[key]", "[number]"
 
-# What stands between the digits of one number: blanks, also those that nobody sees, and the marks of all its spellings.
-_GAP = r"[\s.,;:/()+*#_'’|\-‐-―−·\u00ad\u200b-\u200f\u2060\ufeff]"
+# What stands between the digits of one number: whatever is no letter. Blanks, also those that nobody sees, the marks of
+# all its spellings, brackets, what makes a digit a key cap or turns the direction of writing, and control signs.
+_GAP = r"[\W_]"
 # A digit as it is spoken. "Double five" and "one hundred" hold more digits than words, which makes no difference here.
 _SAID = (
     "zero|oh|nought|naught|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|"
@@ -34,7 +35,8 @@ _LATIN = "a-zA-ZÀ-ɏ"  # letters of which a word that is spoken is made; a Chin
 _CHINESE = "零〇一二三四五六七八九幺两"
 # What people say between them.
 _BETWEEN = r"(?:and|dash|hyphen|minus|dot|point|space|slash|plus|um|uh|er|then)"
-_DIGIT = rf"(?:\d|[{_CHINESE}]|(?<![{_LATIN}])(?:{_SAID}|o)(?![{_LATIN}]))"
+_DRAWN = "²³¹⁰⁴-⁹₀-₉①-⑨⓪❶-❾"  # digits that are no decimals to Unicode
+_DIGIT = rf"(?:\d|[{_DRAWN}{_CHINESE}]|(?<![{_LATIN}])(?:{_SAID}|o)(?![{_LATIN}]))"
 _run = re.compile(rf"\+?{_DIGIT}(?:{_GAP}{{0,4}}(?:{_BETWEEN}{_GAP}{{1,4}})?{_DIGIT})*", re.IGNORECASE)
 _digit = re.compile(_DIGIT, re.IGNORECASE)
 
