@@ -16,6 +16,7 @@ from command import Run
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Decision, SamplingResult, StaticSampler
 
 from firstword import App
 from firstword.errors import ConfigError
@@ -71,13 +72,41 @@ async def test_the_hosts_own_provider_is_used_and_left_open(
 async def test_a_disabled_library_makes_no_spans(
     collector: Collector, upstream: Upstream, marker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OTEL_SDK_DISABLED switches all of it off; what the caller says is passed on."""
+    """OTEL_SDK_DISABLED switches all of it off; what the caller says is passed on, and nothing is made up."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    app = App(base_url=upstream.base_url)
-    await traced(app, lambda caller: caller.says(user=marker, scripts=[ANSWER], headers={"traceparent": PARENT}))
+
+    async def two(caller: Caller) -> None:
+        await caller.says(user=f"{marker} one", scripts=[ANSWER], headers={"traceparent": PARENT})
+        await caller.says(user=f"{marker} none", scripts=[ANSWER])
+
+    await traced(App(base_url=upstream.base_url), two)
     assert collector.spans == []
-    (record,) = await upstream.wait_asked(marker)
-    assert record.header("traceparent") == PARENT
+    (one,), (none,) = [await upstream.wait_asked(f"{marker} {kind}") for kind in ("one", "none")]
+    assert (one.header("traceparent"), none.header("traceparent")) == (PARENT, None)
+
+
+async def test_a_sampler_that_breaks_ends_no_turn(
+    upstream: Upstream, marker: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The host application's own sampler raises: the turn is answered, and is not kept."""
+    from opentelemetry import trace
+
+    class Breaks(StaticSampler):
+        def should_sample(self, *given: object, **more: object) -> SamplingResult:
+            raise ValueError("a secret")
+
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(sampler=Breaks(Decision.DROP)))
+    monkeypatch.setenv("FIRSTWORD_TRACES", "otlp")
+    heard = []
+
+    async def one(caller: Caller) -> None:
+        heard.append(await caller.says(user=marker, scripts=[ANSWER]))
+        metrics = await caller.hears(method="GET", path="/metrics")
+        assert b"firstword_turns_in_progress 0.0" in metrics.body
+
+    await traced(App(base_url=upstream.base_url), one)
+    assert heard[0].text == FRIEND
+    assert "mistake in a sampler of traces type=ValueError" in caplog.text and "secret" not in caplog.text
 
 
 def test_settings_that_the_library_does_not_take_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

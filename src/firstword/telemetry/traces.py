@@ -27,7 +27,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode, TraceFl
 
 from .. import clock
 from ..errors import ConfigError
-from ..trace import SAMPLED, Ask, Trace, new_id, read
+from ..trace import SAMPLED, Ask, Trace, new_id, passed_on, read
 from ..turn import Called, Turn
 from .content import Content
 
@@ -125,8 +125,13 @@ class Traces:
         """True when what was said is kept as well."""
         return self._content is not None
 
-    def begin(self, headers: Mapping[str, str]) -> Trace:
-        """Return the trace of a turn that begins: its caller's, else a new one."""
+    def begin(self, headers: Mapping[str, str]) -> Trace | None:
+        """Return the trace of a turn that begins: its caller's, else a new one. Never raises.
+
+        None: the library is switched off, and the caller has none.
+        """
+        if not self._is_on:
+            return passed_on(headers)
         parent = read(headers)
         trace = Trace(
             parent.trace if parent else new_id(16),
@@ -135,14 +140,15 @@ class Traces:
             parent.flags if parent else 0,
             parent.state if parent else "",
         )
-        if not self._is_on:
-            trace.span = ""
-            return trace
         assert self._provider is not None
-        decided = self._provider.sampler.should_sample(
-            _context(trace), int(trace.id, 16), NAME, SpanKind.SERVER, {}, ()
-        )
-        trace.flags = SAMPLED if decided.decision is Decision.RECORD_AND_SAMPLE else 0
+        try:
+            decided = self._provider.sampler.should_sample(
+                _context(trace), int(trace.id, 16), NAME, SpanKind.SERVER, {}, ()
+            )
+            trace.flags = SAMPLED if decided.decision is Decision.RECORD_AND_SAMPLE else 0
+        except Exception as error:  # the host application's sampler
+            log.error("mistake in a sampler of traces type=%s", type(error).__name__)
+            trace.flags = 0
         return trace
 
     async def end_with_content(self, turn: Turn) -> None:
