@@ -308,6 +308,27 @@ async def test_who_is_refused_is_no_turn(serve: Serve, upstream: Upstream, marke
     }
 
 
+async def test_a_wrong_name_and_a_platform_s_mistake_are_counted(
+    serve: Serve, upstream: Upstream, marker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request for another server, and a reader of requests that breaks: nobody is answered, and somebody sees it."""
+    monkeypatch.setenv("FIRSTWORD_HOSTS", "127.0.0.1")
+    served = serve(App(base_url=upstream.base_url, warm=False))
+    caller = Caller(served.url)
+    before = await counted(served)
+    await caller.hears(method="GET", path="/models", headers={"host": "other.example"})
+
+    def breaks(*given: Any) -> Any:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("firstword.server.reading.Reader.read", breaks)
+    assert (await caller.says(user=marker)).status == 500
+    assert moved(before, await counted(served)) == {
+        ("refused", ("misdirected_request",)): 1.0,
+        ("refused", ("server_error",)): 1.0,
+    }
+
+
 async def test_what_is_true_only_now(serve: Serve, upstream: Upstream, marker: str) -> None:
     """Two turns are in progress, their connections in use; when they are over nothing is, and the connections idle."""
     served = serve(App(base_url=upstream.base_url, warm=False))

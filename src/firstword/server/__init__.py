@@ -107,6 +107,7 @@ class Server:
                 try:
                     self._hosts.check(path, scope["headers"])
                 except RequestError as error:
+                    self._afterwards.refused(error)
                     await refuse(send, error)
                     return
             where = PLAIN if path in CHAT_PATHS else route(path, self._reader.is_platform)
@@ -143,6 +144,7 @@ class Server:
                 # A platform of somebody else's; what it says may hold a caller's words.
                 self._afterwards.log_bug(None, error)
                 mistake = Error("The server made a mistake.", hint="its operator finds it in the log")
+                self._afterwards.refused(mistake)
                 await send_json(send, mistake.status, mistake.body(), {})
             else:
                 await self._take(turn, receive, send, exchange, held)
