@@ -9,6 +9,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,20 @@ def test_lost_lines_are_counted_and_told(pipe: Pipe) -> None:
     pipe.out.handle(record_of("and again"))
     said = os.read(pipe.reads, 65536).decode().splitlines()
     assert said == ["WARNING:  lines of the log were lost count=3", "INFO:     again", "INFO:     and again"]
+
+
+def test_a_reader_who_is_always_behind_holds_up_hardly_anybody(pipe: Pipe) -> None:
+    """It takes some lines, falls behind and takes some more, over and over: patience is for once a second."""
+    size = pipe.fill()
+    began = time.monotonic()
+    for _ in range(30):
+        pipe.out.handle(record_of("lost"))
+        assert pipe.out.lost == 1
+        os.read(pipe.reads, size)
+        pipe.out.handle(record_of("taken"))
+        assert pipe.out.lost == 0
+        size = pipe.fill()
+    assert time.monotonic() - began < 0.2
 
 
 def test_half_a_line_is_not_the_beginning_of_the_next(pipe: Pipe) -> None:

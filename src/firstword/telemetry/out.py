@@ -13,13 +13,15 @@ import os
 import select
 import stat
 import sys
+import time
 from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
 
 JSON = "json"
-PATIENCE = 0.01  # seconds that a reader who is a little behind gets, once; one who has stopped holds up nobody again
+PATIENCE = 0.01  # seconds that a reader who is a little behind gets; one who has stopped holds up nobody again
+RARELY = 1.0  # seconds in which that is so once: one who is always behind would hold up every turn a little
 PIECE = 4096  # bytes: of a write of so many to a pipe the whole arrives in one piece, or nothing (POSIX, PIPE_BUF)
 
 
@@ -80,6 +82,7 @@ class Out(logging.Handler):
         self._stream = sys.stderr if stream is None else stream
         self._is_torn = False  # half a line was written
         self._file = _file_of(self._stream)
+        self._impatient_until = 0.0
         self._room: Any = None
         if self._file is not None and hasattr(select, "poll") and not stat.S_ISREG(os.fstat(self._file).st_mode):
             self._room = select.poll()
@@ -111,7 +114,7 @@ class Out(logging.Handler):
                 return True
             data = ("\n" * self._is_torn + text).encode("utf-8", "backslashreplace")
             while data:
-                if self._room is not None and not self._room.poll(0 if self.lost else PATIENCE * 1e3):
+                if self._room is not None and not self._has_room():
                     return False
                 # At once where it fits; a longer one in pieces, each of which has room.
                 written = os.write(self._file, data[:PIECE] if self._room is not None else data)
@@ -120,6 +123,16 @@ class Out(logging.Handler):
             return True
         except (OSError, ValueError):
             return False
+
+    def _has_room(self) -> bool:
+        """True when a piece can be written at once, or after a little patience."""
+        if self._room.poll(0):
+            return True
+        at = time.monotonic()
+        if self.lost or at < self._impatient_until:
+            return False
+        self._impatient_until = at + RARELY
+        return bool(self._room.poll(PATIENCE * 1e3))
 
 
 def _file_of(stream: Any) -> int | None:
