@@ -295,3 +295,63 @@ async def test_a_worker_can_be_added_and_taken_away(run: Run, tmp_path: Path) ->
         )
     assert all(each.done for each in heard)
     assert int(gone[1]) not in {pid_of(await caller.says(model="mine")) for _ in range(20)}
+
+
+async def test_a_successor_may_take_its_time(run: Run, tmp_path: Path) -> None:
+    """The new file loads a model first, for longer than a worker may be silent; of many signals one counts."""
+    (tmp_path / "custom_llm.py").write_text(MINE)
+    process = run(*TWO)
+    process.says(r"(?s)Application startup complete.*Application startup complete")
+    caller = process.caller()
+    slow = "import os, time\nif os.path.exists('slow'):\n    os.unlink('slow')\n    time.sleep(6)\n"
+    (tmp_path / "custom_llm.py").write_text(slow + MINE)
+    (tmp_path / "slow").write_text("")
+    heard: list[Heard] = []
+    async with talking(caller.url, heard):
+        old = await until(heard, process, 2, but=set())
+        for _ in range(20):
+            process.tell(signal.SIGHUP)
+            await asyncio.sleep(0.01)
+        await until(heard, process, 2, but=old)
+    assert all(each.done for each in heard) and "did not come up" not in process.output
+
+    (tmp_path / "slow").write_text("")
+    process.tell(signal.SIGHUP)
+    while (tmp_path / "slow").exists():
+        await asyncio.sleep(0.01)
+    process.tell(signal.SIGTERM)  # while it waits for the slow one
+    assert await asyncio.to_thread(process.ends, 4) in (0, -signal.SIGTERM)
+    assert process.output.count("Retired child process") <= 4
+
+
+HANGS = (
+    MINE
+    + """
+
+@app.model("hangs")
+async def hangs(turn):
+    import time
+    yield f"{os.getpid()} is on the line"
+    time.sleep(600)
+"""
+)
+IMPATIENT = "from firstword.serving import workers; workers.END_WITHIN = 0.5\nfrom firstword.cli import main; main()"
+
+
+async def test_a_worker_that_hangs_is_ended_when_it_was_told_to(run: Run, tmp_path: Path) -> None:
+    """A turn blocks its worker for good: neither a restart nor the end of the server waits for it for ever."""
+    (tmp_path / "custom_llm.py").write_text(HANGS)
+    process = run(sys.executable, "-c", IMPATIENT, *TWO[1:], FIRSTWORD_DRAIN_TIMEOUT="0.5")
+    process.says(r"(?s)Application startup complete.*Application startup complete")
+    caller = process.caller()
+
+    async def hang() -> None:
+        async with caller.dials(turn(model="hangs")) as call:
+            await call.hears_word("on the line")
+
+    await hang()
+    process.tell(signal.SIGHUP)
+    await asyncio.to_thread(process.says, r"Child process \[\d+\] does not end: it is killed", 20)
+    await hang()
+    process.tell(signal.SIGTERM)
+    assert await asyncio.to_thread(process.ends, 10) in (0, -signal.SIGTERM)

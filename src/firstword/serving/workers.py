@@ -27,7 +27,12 @@ from .draining import Draining
 
 log = logging.getLogger("uvicorn.error")
 
+HANG_UP = getattr(signal, "SIGHUP", -1)  # Windows has none
+
 RETRY_PAUSE = 5.0  # seconds before a worker is started again whose predecessor could not even load the App
+READY_WITHIN = 60.0  # seconds that a successor gets: it may have a model to load
+# Seconds beyond the drain in which a worker that was told to end may do so; one that hangs never would.
+END_WITHIN = 60.0
 
 
 class Worker(Process):
@@ -80,7 +85,7 @@ class Workers(Multiprocess):
             share_port(listener)
             self._listeners[1:] = [beside(listener) for _ in self._listeners[1:]]
         self._not_before = [0.0] * self.processes_num  # when a worker may be started again, if that had to be put off
-        self._retired: list[Process] = []  # those that have a successor, and are not done yet
+        self._retired: list[tuple[Process, float]] = []  # those that have a successor, and until when they may go on
 
     def _begin(self, index: int) -> Worker:
         worker = Worker(self.config, [self._listeners[index], *self._aside], drain_delay=self._drain_delay)
@@ -91,26 +96,54 @@ class Workers(Multiprocess):
         """Start all of them."""
         self.processes += [self._begin(index) for index in range(self.processes_num)]
 
+    def handle_signals(self) -> None:
+        """Do what was asked for since; of several SIGHUPs one is enough."""
+        while self.signal_queue.count(HANG_UP) > 1:
+            self.signal_queue.remove(HANG_UP)
+        super().handle_signals()
+
     def restart_all(self) -> None:
         """Put a new process beside each one, on the same socket, and let the old one end in its own time."""
-        for index, old in enumerate(self.processes):
-            if self.should_exit.is_set():
+        for index in range(self.processes_num):
+            if self._is_to_stop():
                 return
             new = self._begin(index)
-            if not new.wait_until_ready(self.config.timeout_worker_healthcheck, self.should_exit):
+            if not self._comes_up(new):
                 new.kill()
                 new.join()
-                if not self.should_exit.is_set():
+                if not self._is_to_stop():
                     log.error("The new worker [%s] did not come up: the old ones stay.", new.pid)
                 return
-            assert isinstance(old, Worker)
-            old.retire()
-            self._retired.append(old)
+            old = self.processes[index]
             self.processes[index] = new
+            self._retire(old)
+
+    def _is_to_stop(self) -> bool:
+        return self.should_exit.is_set() or any(sig in self.signal_queue for sig in (signal.SIGTERM, signal.SIGINT))
+
+    def _comes_up(self, new: Worker) -> bool:
+        """Wait until a successor serves; those that serve meanwhile are looked after."""
+        end = time.monotonic() + READY_WITHIN
+        while time.monotonic() < end and new.exitcode is None and not self._is_to_stop():
+            if new.wait_until_ready(0.5, self.should_exit):
+                return True
+            self.keep_subprocess_alive()
+        return False
+
+    def _retire(self, old: Process) -> None:
+        assert isinstance(old, Worker)
+        old.retire()
+        self._retired.append((old, time.monotonic() + self._end_within()))
+
+    def _end_within(self) -> float:
+        return float(self.config.timeout_graceful_shutdown or 0) + END_WITHIN
 
     def keep_subprocess_alive(self) -> None:
         """Replace what has died; one that cannot load its App does not take those with it that could."""
-        self._retired = [each for each in self._retired if each.exitcode is None]
+        for old, end in self._retired:
+            if old.exitcode is None and time.monotonic() >= end:
+                _end(old)
+        self._retired = [(each, end) for each, end in self._retired if each.exitcode is None]
         for index, process in enumerate(self.processes):
             if self.should_exit.is_set():
                 return
@@ -155,10 +188,7 @@ class Workers(Multiprocess):
             self.processes_num -= 1
             listener = self._listeners.pop()
             self._not_before.pop()
-            old = self.processes.pop()
-            assert isinstance(old, Worker)
-            old.retire()
-            self._retired.append(old)
+            self._retire(self.processes.pop())
             if self._has_own_sockets:
                 listener.close()
 
@@ -176,10 +206,19 @@ class Workers(Multiprocess):
         super().terminate_all()
 
     def join_all(self) -> None:
-        """Wait for all of them, also for those that had been replaced."""
-        for old in self._retired:
-            old.join()
-        super().join_all()
+        """Wait for all of them, also for those that had been replaced; one that hangs is ended."""
+        end = time.monotonic() + self._drain_delay + self._end_within()
+        for each in (*(old for old, _ in self._retired), *self.processes):
+            log.info("Waiting for child process [%s]", each.pid)
+            each.process.join(max(end - time.monotonic(), 0.0))
+            if each.exitcode is None:
+                _end(each)
+
+
+def _end(worker: Process) -> None:
+    log.error("Child process [%s] does not end: it is killed.", worker.pid)
+    worker.kill()
+    worker.process.join()
 
 
 def share_port(bound: socket.socket) -> None:
