@@ -33,20 +33,26 @@ from firstword.testing import Upstream, script
 from .soak import Server, running
 
 TIMES = 5.0  # of the room: what the storm offers
-CALM = 0.8  # of the room
+CALM = 0.5  # of the room
+FIRST = 0.5  # seconds until the model's first word, as good models have it
+EVERY = 0.1  # seconds between two words
 STEPS = [
-    script.wait(0.05),
     script.head(200, script.EVENT_STREAM),
     script.role(),
-    *script.words("One, two, three, four, five, six, seven, eight.", every=0.02),
+    script.wait(FIRST - EVERY),
+    *script.words("One, two, three, four, five, six, seven, eight.", every=EVERY),
     script.finish(),
     script.done(),
     script.end(),
 ]
-TURN = 0.25  # seconds that such a turn is in progress, about
-ROOM = 40  # turns in progress that one of the servers has room for
-BURN = 0.004  # seconds of the processor that a turn of the other costs
+TURN = FIRST + 7 * EVERY  # seconds that such a turn is in progress, about
+# Turns are few and long, so that neither the callers nor the model are what a storm is too much for.
+ROOM = 20  # turns in progress that one of the servers has room for
+BURN = 0.02  # seconds of the processor that a turn of the other costs
+CORE = 0.8  # of the processor that turns of this kind may burn; the rest is for their words, and for refusals
 TIMEOUT = 20.0  # seconds that a caller waits
+MOST = 1.5  # times as long as in the calm may the first word take, at the median
+GAP = 0.5  # seconds that the longest silence between two words may take, at the median
 
 BUSY = f"""
 import time
@@ -67,10 +73,12 @@ async def burn(turn):
 class Heard:
     """What callers met: seconds to the first word of those that were let in, and to the answer of those that were not.
 
-    wrong: what else they met; there should be none. crowd: what the rest of a storm met, who are not timed.
+    gaps: the longest silence within each reply. wrong: what else they met; there should be none. crowd: what the rest
+    of a storm met, who are not timed.
     """
 
     words: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)
     wrong: Counter[str] = field(default_factory=Counter)
     crowd: list[Heard] = field(default_factory=list)
@@ -78,6 +86,7 @@ class Heard:
     def add(self, other: Heard) -> None:
         """Take another round's in."""
         self.words += other.words
+        self.gaps += other.gaps
         self.refusals += other.refusals
         self.wrong += other.wrong
 
@@ -98,6 +107,8 @@ class _Call(asyncio.Protocol):
         self._over = over
         self.began = time.monotonic()
         self.word = 0.0  # when the first word came
+        self.last = 0.0  # when the latest bytes did
+        self.gap = 0.0  # the longest time between two of them, from the first word on
         self.ended = 0.0
         self.data = b""
 
@@ -106,8 +117,12 @@ class _Call(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
-        if not self.word and b"One" in self.data:
-            self.word = time.monotonic()
+        now = time.monotonic()
+        if self.word:
+            self.gap = max(self.gap, now - self.last)
+        elif b"One" in self.data:
+            self.word = now
+        self.last = now
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended = time.monotonic()
@@ -119,6 +134,7 @@ class _Call(asyncio.Protocol):
         status = self.data[9:12].decode("latin-1")
         if self.word and self.data.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n"):
             heard.words.append(self.word - self.began)
+            heard.gaps.append(self.gap)
         elif status in ("429", "503") and b"retry-after-ms" in self.data.lower() and self.ended:
             heard.refusals.append(self.ended - self.began)
         else:
@@ -187,6 +203,9 @@ def figures(calm: Heard, storm: Heard) -> dict[str, Any]:
         found |= {f"{name}: p50 (ms)": at(times, 0.5), f"{name}: p99 (ms)": at(times, 0.99)}
     found["first word, storm/calm, p50"] = round(at(storm.words, 0.5) / at(calm.words, 0.5), 2)
     found["first word, storm/calm, p99"] = round(at(storm.words, 0.99) / at(calm.words, 0.99), 2)
+    found["longest gap, calm, p50 (ms)"] = at(calm.gaps, 0.5)
+    found["longest gap, storm, p50 (ms)"] = at(storm.gaps, 0.5)
+    found["longest gap, storm, p99 (ms)"] = at(storm.gaps, 0.99)
     found["neither served nor told"] = sum(sum(each.wrong.values()) for each in [calm, *everybody])
     return found
 
@@ -212,7 +231,7 @@ async def of_the_processor(seconds: float, rounds: int) -> dict[str, Any]:
         file = Path(folder, "busy.py")
         file.write_text(BUSY, "utf-8")
         with running(upstream.base_url, str(file), FIRSTWORD_MAX_TURNS="0") as server:
-            return figures(*await storms(server, 0.6 / BURN, seconds, rounds))
+            return figures(*await storms(server, CORE / BURN, seconds, rounds))
 
 
 def main() -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from benchmarks import overload
 from caller import Caller, turn
 from command import Run
 from served import Served
@@ -20,6 +22,8 @@ from served import Served
 from firstword import App
 from firstword.limits import CALM, Limits
 from firstword.limits.lag import Lag
+from firstword.limits.queue import SHORT, Queue
+from firstword.server.exchange import since_last_bytes
 from firstword.testing import Upstream, script
 
 Serve = Callable[[App], Served]
@@ -163,6 +167,62 @@ async def test_nobody_looks_at_a_loop_with_few_turns() -> None:
             break
         await asyncio.sleep(0.01)
     assert limits._lag._timer is None and not limits._lag.is_late and limits.lag == 0.0
+
+
+# --- new connections wait to be let in --------------------------------------------------------------
+
+LONG = 2 * SHORT  # of what is too long
+
+
+def test_a_queue_that_is_long_for_long_is_full_until_it_is_short_for_long() -> None:
+    """A look every tenth of what is too long: only who has waited long is refused, and only while it is full."""
+    queue = Queue(1.0)
+    looks = [queue.is_too_long(LONG, at / 10) for at in range(21)]
+    assert looks == [False] * 10 + [True] * 11
+    assert [queue.is_too_long(0.0, 2.1), queue.is_too_long(LONG, 2.2), queue.is_too_long(SHORT, 2.3)] == [
+        False,
+        True,
+        False,
+    ]
+    assert not queue.is_too_long(LONG, 3.3), "nobody has waited long for more than a second"
+
+
+def test_a_burst_of_connections_is_no_overload() -> None:
+    """The queue is long, but gets short in between, or nobody came for a while: nobody is refused."""
+    queue = Queue(1.0)
+    for round in range(5):
+        assert not any(queue.is_too_long(LONG, round + at / 10) for at in range(9))
+        assert not queue.is_too_long(0.0, round + 0.9)
+    queue = Queue(1.0)
+    assert not any(queue.is_too_long(9.0, minute * 60) for minute in range(5))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long bytes have waited")
+def test_it_is_known_how_long_the_first_bytes_have_waited() -> None:
+    """A caller dials and asks, and is let in 0.1 s later; the server sees when that was, and not when it was let in."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as caller:
+        caller.sendall(b"POST / HTTP/1.1\r\n")
+        burn(0.1)
+        line, _ = listener.accept()
+        with line:
+            waited = since_last_bytes(line)
+    assert waited is not None and 0.08 < waited < 5
+    left, right = socket.socketpair()
+    with left, right:
+        assert since_last_bytes(left) is None
+    assert since_last_bytes(None) is None
+
+
+async def test_callers_who_dial_for_each_turn_are_shed_as_well(tmp_path: Path) -> None:
+    """Five times as many turns as the processor can burn, each on a connection of its own.
+
+    Without a look at the kernel's queue nobody is refused, and the last is let in after a minute.
+    """
+    found = await overload.of_the_processor(2.0, 1)
+
+    assert found["neither served nor told"] == 0
+    assert found["storm: let in"] > CALM and found["storm: refused"] > 2 * found["storm: let in"], found
+    assert found["storm: p50 (ms)"] < 2500, found
 
 
 BUSY = """

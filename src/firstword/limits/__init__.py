@@ -12,12 +12,14 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from .. import clock
 from ..admission.grant import UNLIMITED, Grant
 from ..errors import Overloaded
 from .lag import Lag
 from .lease import Lease, Terms
 from .local import LocalMeters
 from .meters import Meters
+from .queue import Arrival, Queue
 
 __all__ = ["Lease", "Limits", "Terms"]
 
@@ -29,7 +31,8 @@ class Limits:
     """All limits of one process, and what became of them.
 
     most_turns: in progress at the same time; None = no bound. shed_after: seconds that the event loop may be late
-    before new turns are refused; 0 = never. meters: what counts; `terms` are those of Terms.
+    before new turns are refused, and that new connections may have to wait for it; 0 = for ever. meters: what counts;
+    `terms` are those of Terms.
 
     turns: in progress. refused: requests that were, by the limit's name. cost: in millionths, by model.
     """
@@ -46,26 +49,32 @@ class Limits:
         # Below so many turns there is nothing to look at.
         self._calm = CALM if most_turns is None else min(CALM, most_turns)
         self._lag = Lag(shed_after, lambda: self.turns >= CALM)
+        self._queue = Queue(shed_after) if shed_after > 0 else None
 
     @property
     def lag(self) -> float:
         """How late the event loop is, in seconds; 0 while there are few turns."""
         return self._lag.seconds
 
-    def shed(self) -> Overloaded | None:
-        """Return why no turn can begin now; None, as a rule."""
-        return None if self.turns < self._calm else self._crowded()
+    def shed(self, arrival: Arrival | None = None) -> Overloaded | None:
+        """Return why no turn can begin now; None, as a rule. `arrival`: the request, where it knows when it came."""
+        return None if self.turns < self._calm else self._crowded(arrival)
 
-    def _crowded(self) -> Overloaded | None:
+    def _crowded(self, arrival: Arrival | None) -> Overloaded | None:
         if self._most_turns is not None and self.turns >= self._most_turns:
             limit, said = "max_turns", f"The server has {self._most_turns} turns in progress, and can have no more."
-        elif self._lag.is_late and self.turns >= CALM:
+        elif self.turns >= CALM and (self._has_waited(arrival) or self._lag.is_late):
             limit, said = "shed_after", "The server cannot keep up with the turns in progress."
         else:
             self._lag.watch()
             return None
         self.refused[limit] += 1
         return Overloaded(said, retry_after=random.uniform(*AGAIN), hint="ask again soon")
+
+    def _has_waited(self, arrival: Arrival | None) -> bool:
+        """True when the request comes out of a queue that does not get short, and waited in it for long."""
+        waited = None if arrival is None or self._queue is None else arrival.waited()
+        return waited is not None and self._queue is not None and self._queue.is_too_long(waited, clock.now())
 
     def lease(self, grant: Grant) -> Lease | None:
         """Return what a turn takes its share by; None when there is nothing to take."""

@@ -127,11 +127,11 @@ class Server:
     async def _chat_completions(
         self, scope: Scope, receive: Receive, send: ASGISend, where: Route, received: float
     ) -> None:
-        full = self.limits.shed()
+        exchange: Exchange | None = scope.get("extensions", {}).get(EXCHANGE)
+        full = self.limits.shed(exchange)
         self.limits.turns += 1
         held: list[Lease] = []  # given back below, and nowhere else
         try:
-            exchange: Exchange | None = scope.get("extensions", {}).get(EXCHANGE)
             try:
                 turn = await self._read_turn(scope, receive, exchange, where, full, held)
                 turn.timeline.received = received

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -13,13 +15,31 @@ from . import EXCHANGE
 _SIZE_LINES = tuple(b"%x\r\n" % size for size in range(1024))  # an event is rarely longer; formatting costs more
 
 
+# Where Linux's `struct tcp_info` has tcpi_last_data_recv, milliseconds: behind 8 bytes and eleven numbers of 4.
+_LAST_BYTES = slice(52, 56)
+
+
+def since_last_bytes(connection: Any) -> float | None:
+    """Return the seconds since a socket got its last bytes, read or not; None where the system does not tell."""
+    if sys.platform != "linux":
+        return None
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_BYTES.stop)
+    except (AttributeError, OSError):  # closed, or no TCP: a Unix socket
+        return None
+    return int.from_bytes(info[_LAST_BYTES], sys.byteorder) / 1000 if len(info) == _LAST_BYTES.stop else None
+
+
 class Exchange:
     """One turn's request and reply on a connection; it stands where uvicorn's request cycle stands.
 
     A turn writes to it directly (`writers.Exchange`); everything else that answers speaks ASGI to it.
     """
 
-    def __init__(self, protocol: HttpToolsProtocol, scope: MutableMapping[str, Any], *, keep_alive: bool) -> None:
+    def __init__(
+        self, protocol: HttpToolsProtocol, scope: MutableMapping[str, Any], *, keep_alive: bool, is_first: bool
+    ) -> None:
+        self._is_first = is_first  # request of its connection
         self._protocol = protocol
         self._transport = protocol.transport
         self._flow = protocol.flow
@@ -75,6 +95,13 @@ class Exchange:
             if not self.response_complete and not self.disconnected:
                 # The caller reads no more, or the server is going down: nothing that waits here can be delivered.
                 self._transport.abort()
+
+    def waited(self) -> float | None:
+        """Return the seconds since the kernel had the last bytes of a connection's first request; None for others.
+
+        A later request waits in no queue: its connection was let in long ago. Only Linux keeps that time.
+        """
+        return since_last_bytes(self._transport.get_extra_info("socket")) if self._is_first else None
 
     def take_body(self) -> bytes | None:
         """Return the request's body, once; None while it is still on its way."""

@@ -161,7 +161,8 @@ class VoiceProtocol(HttpToolsProtocol):
         if path.endswith(_TURN) and b"%" not in path and path.isascii() and version == "1.1" and self._is_usual():
             scope: MutableMapping[str, Any] = cast("MutableMapping[str, Any]", self.scope)
             scope.update(method="POST", path=path.decode(), raw_path=path, query_string=query)
-            self._exchange = Exchange(self, scope, keep_alive=self.parser.should_keep_alive())
+            keep_alive = self.parser.should_keep_alive()
+            self._exchange = Exchange(self, scope, keep_alive=keep_alive, is_first=self.cycle is None)
             self.cycle = cast("RequestResponseCycle", self._exchange)
         else:
             super().on_headers_complete()

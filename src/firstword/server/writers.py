@@ -68,6 +68,9 @@ async def refuse(send: ASGISend, error: Error) -> None:
 class Exchange(Protocol):
     """What our own HTTP protocol offers a turn beside ASGI: a body that is here, and writing that needs no waiting."""
 
+    def waited(self) -> float | None:
+        """Return the seconds that a connection's first request waited to be read; None for others, or when unknown."""
+
     def take_body(self) -> bytes | None:
         """Return the request's body, once; None while it is still on its way."""
 
