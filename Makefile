@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: serve test test-live lint types check bench cost faults doctor tails fuzz soak capacity image-check licences sbom audit dist lock clean
+.PHONY: serve test test-live lint types check bench cost faults doctor tails fuzz soak reliability capacity image-check licences sbom audit dist lock clean
 
 serve: $(VENV)/.serve  ## serve custom_llm.py on port 8000, and print a curl line that works at once
 	$(BIN)/firstword serve $(ARGS)
@@ -48,6 +48,9 @@ fuzz: $(VENV)/.fuzz  ## look for inputs that break the readers; SECONDS=60 for e
 
 soak: $(VENV)/.dev  ## 10,000 turns, a third of them dropped, and what is left of them; needs Linux
 	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+reliability: $(VENV)/.dev  ## try all that a server must survive, and print what happened; ARGS=--quick, or --write to keep it in docs/
+	$(BIN)/python -m benchmarks.reliability $(ARGS)
 
 capacity: $(VENV)/.dev  ## how much machine so many calls take; ARGS="--calls 5000 --every 8", or --write to keep it in docs/
 	$(BIN)/python -m benchmarks.capacity $(ARGS)

@@ -21,11 +21,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import uvicorn
@@ -37,10 +37,11 @@ from firstword.testing import Upstream, script
 PROC = Path("/proc")
 START_TIMEOUT = 20.0  # seconds until the server listens
 REST_TIMEOUT = 10.0  # seconds until the last connection is closed
-UPSTREAM_IDLE = 0.2  # seconds; then the upstream ends a kept connection, so that none is left at rest
+UPSTREAM_IDLE = 2.0  # seconds; then the upstream ends a kept connection, so that none is left at rest
 MOST_GROWTH = 8 * 1024 * 1024  # bytes of memory between a tenth of the turns and all of them; a leak of 1 kB a turn
 MOST_SHARE = 0.05  # of the memory, likewise
 MOST_OBJECTS = 500  # Python objects, likewise
+UNSHED = {"FIRSTWORD_SHED_AFTER": "0"}  # callers who never wait are as many as a busy machine can serve, or more
 DROPPED = "dropped"  # the mark of such a turn, for the upstream to count
 SAID = "One, two, three, four, five."
 WORDS = SAID.split()
@@ -67,6 +68,13 @@ class Left(Exception):
 # --- callers --------------------------------------------------------------------------------------
 
 
+class Who(NamedTuple):
+    """Who calls: the path of the request, and a gate key if one is needed."""
+
+    path: str = "/chat/completions"
+    key: str = ""
+
+
 @dataclass
 class Tally:
     """How the turns ended. A drop is named by what its caller had heard."""
@@ -81,26 +89,34 @@ class Tally:
         return sum(self.drops.values())
 
 
-def _request(port: int, marker: str) -> bytes:
-    messages = [{"role": "user", "content": "Count to five."}]
-    body = msgspec.json.encode({"model": "m1", "stream": True, "messages": messages, "user": marker, "script": STEPS})
-    head = f"POST /chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+def request(port: int, who: Who, said: str, marker: str, steps: script.Script = STEPS) -> bytes:
+    """Return a turn's request; `steps` are what the model does with it."""
+    messages = [{"role": "user", "content": said}]
+    body = msgspec.json.encode({"model": "m1", "stream": True, "messages": messages, "user": marker, "script": steps})
+    head = f"POST {who.path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
+    key = f"authorization: Bearer {who.key}\r\n" if who.key else ""
+    return f"{head}{key}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def call(port: int, turns: int, callers: int, seed: int, *, drop: int = 3) -> Tally:
-    """Have `turns` turns with as many callers at once; each `drop`th is dropped, all on kept connections."""
+async def call(
+    port: int, turns: int, callers: int, seed: int, *, drop: int = 3, who: Sequence[Who] = (Who(),)
+) -> Tally:
+    """Have `turns` turns with as many callers at once; each `drop`th is dropped, all on kept connections.
+
+    `who` they are goes round.
+    """
     chance = random.Random(seed)
-    plan = iter([(number % drop == 0, chance.random(), chance.randrange(5)) for number in range(turns)])
+    plan = iter([(number, number % drop == 0, chance.random(), chance.randrange(5)) for number in range(turns)])
     tally = Tally()
 
-    async def talk() -> None:
+    async def talk(me: Who) -> None:
         reader: asyncio.StreamReader | None = None
         writer: asyncio.StreamWriter | None = None
-        for drops, share, moment in plan:
+        for number, drops, share, moment in plan:
             if reader is None or writer is None:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(_request(port, DROPPED if drops else "whole"))
+            said = f"Count to five, for the time {seed}.{number}."  # never the same: it would be a turn sent again
+            writer.write(request(port, me, said, DROPPED if drops else "whole"))
             if drops:
                 heard = await _listen(reader, 1 + int(share * len(WORDS)) if moment > 1 else None, SILENCE * share)
                 tally.drops[_place(heard)] += 1
@@ -115,7 +131,7 @@ async def call(port: int, turns: int, callers: int, seed: int, *, drop: int = 3)
         if writer is not None:
             writer.close()
 
-    await asyncio.gather(*(talk() for _ in range(callers)))
+    await asyncio.gather(*(talk(who[at % len(who)]) for at in range(callers)))
     return tally
 
 
@@ -173,6 +189,10 @@ class Server:
         """Let the peak be what it holds now."""
         (PROC / str(self.pid) / "clear_refs").write_text("5")
 
+    def descriptors(self) -> int:
+        """Count all that it has open."""
+        return len(list((PROC / str(self.pid) / "fd").iterdir()))
+
     def sockets(self) -> int:
         """Count its sockets, those that it listens on included."""
         count = 0
@@ -228,42 +248,60 @@ async def _steady(look: Callable[[], int]) -> int:
 # --- the two runs ---------------------------------------------------------------------------------
 
 
-async def soak_process(turns: int, callers: int, *, drop: int = 3) -> dict[str, Any]:
-    """Run the turns against a process, each `drop`th dropped; return the figures. Raises Left."""
-    with Upstream.start(idle=UPSTREAM_IDLE) as upstream, running(upstream.base_url, FIRSTWORD_WARM="false") as server:
+async def soak_process(
+    turns: int,
+    callers: int,
+    *,
+    drop: int = 3,
+    who: Sequence[Who] = (Who(),),
+    look: Callable[[Server], Awaitable[dict[str, Any]]] | None = None,
+    **environment: str,
+) -> dict[str, Any]:
+    """Run the turns against a process, each `drop`th dropped; return the figures. Raises Left.
+
+    look: what looks at the server when all is over, and adds figures. environment: the server's settings.
+    """
+    given = {"FIRSTWORD_WARM": "false", **UNSHED, **environment}
+    with Upstream.start(idle=UPSTREAM_IDLE) as upstream, running(upstream.base_url, **given) as server:
         before = await _steady(server.sockets)
 
-        async def at_rest() -> int:
+        async def at_rest() -> tuple[int, int]:
             await rest(
                 lambda: server.sockets() == before,
                 lambda: f"sockets are left open: {server.sockets()}, {before} before",
             )
             await upstream.wait_connections(open=0, within=REST_TIMEOUT)
-            return server.memory()
+            return server.memory(), server.descriptors()
 
-        first = await call(server.port, turns // 10, callers, seed=1, drop=drop)
-        early, began = await at_rest(), time.monotonic()
-        then = await call(server.port, turns - turns // 10, callers, seed=2, drop=drop)
+        first = await call(server.port, turns // 10, callers, seed=1, drop=drop, who=who)
+        (early, open_early), began = await at_rest(), time.monotonic()
+        then = await call(server.port, turns - turns // 10, callers, seed=2, drop=drop, who=who)
         taken = time.monotonic() - began
-        late = await at_rest()
+        late, open_late = await at_rest()
         records = await asyncio.to_thread(upstream.seen, DROPPED, until="now")
+        seen = {} if look is None else await look(server)
     figures = {
         **_ended(first, then),
         "turns a second": round((turns - turns // 10) / taken),
         "drops seen upstream": len(records),
         "of these, broken off": sum(record.ended is None for record in records),
         "sockets before and after": before,
+        "descriptors after a tenth": open_early,
+        "descriptors after all": open_late,
         "memory after a tenth (MB)": round(early / 2**20, 1),
         "memory after all (MB)": round(late / 2**20, 1),
+        **seen,
     }
     if late - early > min(MOST_GROWTH, early * MOST_SHARE):
         raise Left(f"memory grew by {late - early} bytes: {figures}")
+    if open_late > open_early:
+        raise Left(f"descriptors grew: {figures}")
     return figures
 
 
 async def soak_here(turns: int, callers: int, *, drop: int = 3) -> dict[str, Any]:
     """Run the turns in this process, each `drop`th dropped; return the figures. Raises Left."""
-    with Upstream.start(idle=UPSTREAM_IDLE) as upstream:
+    with Upstream.start(idle=UPSTREAM_IDLE) as upstream, _environment(UNSHED):
         app = App(base_url=upstream.base_url, warm=False)
         async with _serving(app) as port:
             before = _names()
@@ -292,13 +330,27 @@ async def soak_here(turns: int, callers: int, *, drop: int = 3) -> dict[str, Any
 def _ended(first: Tally, then: Tally) -> dict[str, Any]:
     broken = first.broken + then.broken
     if broken:
-        raise Left(f"{sum(broken.values())} turns did not arrive whole: {broken}")
+        few = ", ".join(f"{count} x {text!r}" for text, count in broken.most_common(3))
+        raise Left(f"{sum(broken.values())} turns did not arrive whole: {few}")
     drops = dict(sorted((first.drops + then.drops).items()))
     return {"whole": first.whole + then.whole, "dropped": first.dropped + then.dropped, **drops}
 
 
 def _names() -> Counter[str]:
     return Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())  # type: ignore[union-attr]
+
+
+@contextmanager
+def _environment(given: Mapping[str, str]) -> Iterator[None]:
+    """Have these settings meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name in given:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @asynccontextmanager
