@@ -253,13 +253,15 @@ async def soak_process(
     callers: int,
     *,
     drop: int = 3,
+    share: float = MOST_SHARE,
     who: Sequence[Who] = (Who(),),
     look: Callable[[Server], Awaitable[dict[str, Any]]] | None = None,
     **environment: str,
 ) -> dict[str, Any]:
     """Run the turns against a process, each `drop`th dropped; return the figures. Raises Left.
 
-    look: what looks at the server when all is over, and adds figures. environment: the server's settings.
+    share: of the memory, that may be added between a tenth of the turns and all. look: what looks at the server when
+    all is over, and adds figures. environment: the server's settings.
     """
     given = {"FIRSTWORD_WARM": "false", **UNSHED, **environment}
     with Upstream.start(idle=UPSTREAM_IDLE) as upstream, running(upstream.base_url, **given) as server:
@@ -292,7 +294,7 @@ async def soak_process(
         "memory after all (MB)": round(late / 2**20, 1),
         **seen,
     }
-    if late - early > min(MOST_GROWTH, early * MOST_SHARE):
+    if late - early > min(MOST_GROWTH, early * share):
         raise Left(f"memory grew by {late - early} bytes: {figures}")
     if open_late > open_early:
         raise Left(f"descriptors grew: {figures}")

@@ -71,24 +71,24 @@ async def every_share(server: Server) -> dict[str, Any]:
         for at in range(0, len(mine), at_once):
             turns = [who for who in mine[at : at + at_once] for _ in range(MOST_OF_SESSION)]
             others = [mine[(at + at_once) % len(mine)]]
-            let_in += await _hold(server.port, turns, others)
+            let_in += await hold(server.port, turns, others)
             beyond += len(others)
             await at_rest(server.port)
-        let_in += await _hold(server.port, mine[:1] * MOST_OF_SESSION, mine[:1])
+        let_in += await hold(server.port, mine[:1] * MOST_OF_SESSION, mine[:1])
         beyond += 1
         await at_rest(server.port)
     return {"refused meanwhile": int(refused), "let in at once": let_in, "refused beyond": beyond}
 
 
-async def _hold(port: int, turns: Sequence[Who], beyond: Sequence[Who]) -> int:
+async def hold(port: int, turns: Sequence[Who], beyond: Sequence[Who]) -> int:
     """Have all `turns` in progress at once, then be refused as each of `beyond`. Raises Left when it is not so."""
     lines: list[asyncio.StreamWriter] = []
     try:
-        statuses = await asyncio.gather(*(_begin(port, who, f"Hold {at}.", lines) for at, who in enumerate(turns)))
+        statuses = await asyncio.gather(*(begin(port, who, f"Hold {at}.", lines) for at, who in enumerate(turns)))
         if set(statuses) != {"200"}:
             lost = [status for status in statuses if status != "200"]
             raise Left(f"a lease was not given back: of {len(turns)} turns {len(lost)} were refused: {set(lost)}")
-        more = await asyncio.gather(*(_begin(port, who, "One more.", lines) for who in beyond))
+        more = await asyncio.gather(*(begin(port, who, "One more.", lines) for who in beyond))
         if set(more) != {"429"}:
             raise Left(f"a turn beyond the limit was let in: {more}")
     finally:
@@ -97,7 +97,7 @@ async def _hold(port: int, turns: Sequence[Who], beyond: Sequence[Who]) -> int:
     return len(turns)
 
 
-async def _begin(port: int, who: Who, said: str, lines: list[asyncio.StreamWriter]) -> str:
+async def begin(port: int, who: Who, said: str, lines: list[asyncio.StreamWriter]) -> str:
     """Begin a turn that is held; return its status, once the first word is there if it is good."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     lines.append(writer)

@@ -18,7 +18,7 @@ COUNTED = ("passed", "failed", "error", "skipped")
 
 
 @dataclass(frozen=True)
-class Tests:
+class Proof:
     """Some tests: what they try, in words; and where they are, as pytest is told, and by which words of their names."""
 
     tried: str
@@ -26,7 +26,7 @@ class Tests:
     named: str = ""
 
 
-def runs(groups: Sequence[Tests]) -> Callable[[bool], AsyncIterator[Row]]:
+def runs(groups: Sequence[Proof]) -> Callable[[bool], AsyncIterator[Row]]:
     """Return what runs all of them, one row for each."""
 
     async def run(quick: bool) -> AsyncIterator[Row]:
@@ -36,7 +36,7 @@ def runs(groups: Sequence[Tests]) -> Callable[[bool], AsyncIterator[Row]]:
     return run
 
 
-def row_of(tests: Tests) -> Row:
+def row_of(tests: Proof) -> Row:
     """Run some tests."""
     words = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", *tests.where]
     words += ["-k", tests.named] if tests.named else []

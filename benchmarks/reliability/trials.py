@@ -15,9 +15,10 @@ from .. import overload
 from ..soak import Left, soak_here, soak_process
 from . import Row, Trial
 from .leases import EVERYBODY, KEYS, LIMITS, MOST_OF_KEY, MOST_OF_SESSION, every_share
-from .suite import Tests, runs
+from .suite import Proof, runs
 
 TURNS, QUICK_TURNS = 110_000, 5_500
+QUICK_SHARE = 0.2  # of the memory that so few may add: until some thousand, buffers and kept replies still grow
 DROP = 11  # every so many turns one is abandoned: ten thousand of them beside a hundred thousand
 HERE = 0.1  # of the turns are done again in one process, where objects can be counted
 
@@ -105,38 +106,38 @@ async def hostile(quick: bool) -> AsyncIterator[Row]:
 DRAINING = "tests/test_draining.py::test_"
 STORE, MACHINES = "tests/shared/test_store.py::test_", "tests/shared/test_many_machines.py::test_"
 STOPPED = (
-    Tests(
+    Proof(
         "Rolling restarts under load: two workers, five callers who never stop, SIGHUP twice; everybody hears it all",
         (f"{DRAINING}a_rolling_restart_loses_no_turn",),
     ),
-    Tests(
+    Proof(
         "A worker is killed while turns are in progress on both: only its own are lost, and it is replaced",
         (
             f"{DRAINING}a_worker_that_is_killed_takes_only_its_own_turns_with_it",
             f"{DRAINING}a_worker_that_cannot_come_back_leaves_the_others_alone",
         ),
     ),
-    Tests(
+    Proof(
         "SIGTERM: `/ready` says no before anything changes, turns are answered, running ones end, or by their policy",
         (
             f"{DRAINING}a_balancer_hears_of_the_end_before_it_comes",
             f"{DRAINING}a_kept_connection_may_bring_one_more_turn_while_the_server_stops",
         ),
     ),
-    Tests(
+    Proof(
         "A restart with a broken file, a worker more and one less under load",
         (
             f"{DRAINING}a_restart_with_a_broken_file_changes_nothing",
             f"{DRAINING}a_worker_can_be_added_and_taken_away",
         ),
     ),
-    Tests(
+    Proof(
         "Workers are killed at every step of writing down what they count: nothing is lost or doubled",
         ("tests/test_worker_counts.py",),
     ),
 )
 STORES = (
-    Tests(
+    Proof(
         "The store is killed and comes back, with a real redis-server: no turn waits for it, and it is found again",
         (
             f"{STORE}a_store_that_is_killed_is_waited_for_by_nobody",
@@ -146,7 +147,7 @@ STORES = (
             f"{MACHINES}a_store_that_is_away_at_start_keeps_nobody_from_serving",
         ),
     ),
-    Tests(
+    Proof(
         "The store hangs, or is slow, full, read-only, or no store at all: one budget of 5 ms, and then nothing",
         (
             f"{STORE}a_store_that_hangs_costs_one_budget_and_then_nothing",
@@ -159,17 +160,17 @@ STORES = (
             f"{STORE}what_is_no_store_is_away",
         ),
     ),
-    Tests(
+    Proof(
         "All else that replicas share: limits, leases of a dead replica, newer requests, failing models, images",
         ("tests/shared",),
     ),
 )
 OTHERS = (
-    Tests(
+    Proof(
         "Schemathesis against the server's own `/openapi.json`, all checks",
         ("tests/clients/test_schemathesis.py",),
     ),
-    Tests(
+    Proof(
         "A model that cuts, stalls, lies or floods: at each write, byte, event and wait of a turn",
         (
             "tests/test_faults.py",
@@ -178,12 +179,12 @@ OTHERS = (
             "tests/test_hostile_upstreams.py",
         ),
     ),
-    Tests("What other servers of this kind got wrong, one test for each lesson", ("tests/test_failure_modes.py",)),
-    Tests(
+    Proof("What other servers of this kind got wrong, one test for each lesson", ("tests/test_failure_modes.py",)),
+    Proof(
         "Turns that are sent again in storms, and many callers at once: nobody hears another",
         ("tests/test_again_storms.py", "tests/test_many_callers.py"),
     ),
-    Tests(
+    Proof(
         "Secrets are planted in every setting, key and turn, and looked for in all that the process writes",
         ("tests/security/test_canaries.py", "tests/security/test_canaries_of_commands.py"),
     ),
