@@ -85,12 +85,11 @@ async def hold(port: int, turns: Sequence[Who], beyond: Sequence[Who]) -> int:
     lines: list[asyncio.StreamWriter] = []
     try:
         statuses = await asyncio.gather(*(begin(port, who, f"Hold {at}.", lines) for at, who in enumerate(turns)))
-        if set(statuses) != {"200"}:
-            lost = [status for status in statuses if status != "200"]
+        if lost := [status for status in statuses if status != "200"]:
             raise Left(f"a lease was not given back: of {len(turns)} turns {len(lost)} were refused: {set(lost)}")
         more = await asyncio.gather(*(begin(port, who, "One more.", lines) for who in beyond))
-        if set(more) != {"429"}:
-            raise Left(f"a turn beyond the limit was let in: {more}")
+        if wrong := [status for status in more if status != "429"]:
+            raise Left(f"a turn beyond the limit was let in: {wrong}")
     finally:
         for line in lines:
             line.transport.abort()

@@ -38,7 +38,7 @@ def runs(groups: Sequence[Proof]) -> Callable[[bool], AsyncIterator[Row]]:
 
 def row_of(tests: Proof) -> Row:
     """Run some tests."""
-    words = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", *tests.where]
+    words = [sys.executable, "-m", "pytest", "--tb=line", "-p", "no:cacheprovider", *tests.where]
     words += ["-k", tests.named] if tests.named else []
     began = time.monotonic()
     code, said = _output(words)
