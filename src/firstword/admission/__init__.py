@@ -51,6 +51,10 @@ class Gate:
             raise ConfigError("FIRSTWORD_KEYS holds an empty key.", hint="separate keys by single commas")
         self._unnamed = unnamed(key.strip() for key in keys)
         self.file, self.tokens, self._urls = file, tokens, urls
+        self._has_keys = bool(self._unnamed) or file is not None
+        # True when the gate lets in only whom it knows; also when the file of keys is empty.
+        self.is_closed = self._has_keys or tokens is not None or urls is not None
+        self.signs = urls is not None  # a URL may carry a signature of ours
         self._holds_key = holds_key
         self._open_to_all = open_to_all
         self._operator = None if operator_key is None else _operator_digest(operator_key)
@@ -66,15 +70,6 @@ class Gate:
         self._clients = {grant.name: grant for grant in named.values()}
 
     @property
-    def is_closed(self) -> bool:
-        """True when the gate lets in only whom it knows; also when the file of keys is empty."""
-        return bool(self._has_keys or self.tokens or self._urls)
-
-    @property
-    def _has_keys(self) -> bool:
-        return bool(self._unnamed or self.file)
-
-    @property
     def local_only(self) -> bool:
         """True when only this machine may be served: a held key, and nothing to tell callers apart."""
         return self._holds_key and not self.is_closed and not self._open_to_all
@@ -83,11 +78,6 @@ class Gate:
     def passes_keys(self) -> bool:
         """True when a caller's key is for the provider, and not for us."""
         return not self._holds_key and not self.is_closed
-
-    @property
-    def signs(self) -> bool:
-        """True when a URL may carry a signature of ours."""
-        return self._urls is not None
 
     def check_bind(self, host: str) -> None:
         """Raise ConfigError when listening on `host` would give the held key to strangers."""
