@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import Error, UpstreamError, UpstreamStatusError
 from ..events import Event
 from ..turn import Timeline, Turn
-from .tally import MAX_NAME, MAX_SPREADS, Reading, Spread, Tally, name_of
+from .tally import MAX_NAME, MAX_SPREADS, Reading, Spread, Tally, name_of, note_in
 
 LEFT = "left"  # what became of a request that we ended: nobody waited any more, or another model had spoken
 MAX_TOKENS = 100_000_000  # of one request; a server that counts more, or less than none, is not believed
@@ -25,25 +25,26 @@ PARTS = (
 class Heard:
     """The times of one platform's replies, at hand: each turn notes in all of them."""
 
-    __slots__ = ("answer", "byte", "sentence", "turn", "words")
+    __slots__ = ("answer", "byte", "first", "sentence", "turn", "words")
 
     def __init__(self, tally: Tally, platform: str) -> None:
         labels = (name_of(platform),)
         self.byte: Spread = tally.spread("first_byte_seconds", labels)
         self.words: Spread = tally.spread("first_heard_seconds", labels)
         self.answer: Spread = tally.spread("first_answer_seconds", labels)
+        self.first = (self.byte, self.words, self.answer)
         self.sentence: Spread = tally.spread("first_sentence_seconds", labels)
         self.turn: Spread = tally.spread("turn_seconds", labels)
 
     def note(self, timeline: Timeline) -> None:
         """Note the times of a reply that left as it came."""
-        received = timeline.received
-        if timeline.sent is not None:
-            self.byte.note(timeline.sent - received)
-        if timeline.heard is not None:
-            self.words.note(timeline.heard - received)
-        if timeline.replied is not None:
-            self.answer.note(timeline.replied - received)
+        received, sent = timeline.received, timeline.sent
+        if sent is not None and sent == timeline.heard == timeline.replied:  # the answer's own words began the reply
+            note_in(self.first, sent - received)
+        else:
+            for spread, at in zip(self.first, (sent, timeline.heard, timeline.replied), strict=True):
+                if at is not None:
+                    spread.note(at - received)
         if timeline.sentence is not None:
             self.sentence.note(timeline.sentence - received)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import TypeAlias
 
@@ -45,6 +45,14 @@ class Spread:
         """Return how many were at most as long as each bound, as Prometheus counts."""
         names = [*(str(bound) for bound in BOUNDS), "+Inf"]
         return list(zip(names, accumulate(self.counts), strict=True))
+
+
+def note_in(spreads: Iterable[Spread], seconds: float) -> None:
+    """Count one time in several."""
+    place = bisect_left(BOUNDS, seconds)
+    for spread in spreads:
+        spread.counts[place] += 1
+        spread.sum += seconds
 
 
 class Snapshot(msgspec.Struct):
