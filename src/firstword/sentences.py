@@ -26,6 +26,8 @@ _ABBREVIATION = re.compile(
 )
 
 
+_LONGEST = len("approx")  # signs of those
+
 _END = re.compile("[.!?…\n。！？｡।॥؟۔]")
 may_end = _END.search  # the quick question: a piece of text without one of these ends no sentence
 
@@ -98,9 +100,12 @@ def _is_abbreviated(said: str) -> bool:
     """True when the dot that `said` ends with belongs to its last word: Dr., e.g., J., or the 1. of a list."""
     if said[-1] != "." or said.endswith(".."):
         return False
-    word = said[:-1].split()[-1].lstrip("(\"'“‘«*_-") if said[:-1].strip() else ""
+    words = said[:-1].rsplit(None, 1)
+    word = words[-1].lstrip("(\"'“‘«*_-") if words else ""
     if word.isdecimal():
         return said[:-1].strip() == word  # a number that a piece begins with counts what follows
+    if len(word) > _LONGEST:
+        return False
     return _ABBREVIATION.fullmatch(word) is not None or (len(word) == 1 and word.isalpha() and word not in ("I", "a"))
 
 
