@@ -45,10 +45,11 @@ class Links:
 
         A message of words alone costs a look at its type.
         """
-        # What is no list of parts leads nowhere: that is nearly every message.
-        listed = [at for at, each in enumerate(messages) if type(each) is dict and type(each.get("content")) is list]
-        for at in listed:
-            for where, value, is_url in _texts(messages[at]["content"], f"messages[{at}].content"):
+        for at, each in enumerate(messages):
+            content = each.get("content") if type(each) is dict else None
+            if type(content) is not list:
+                continue  # what is no list of parts leads nowhere: that is nearly every message
+            for where, value, is_url in _texts(content, f"messages[{at}].content"):
                 if is_url or _leads(value[:LOOKED_AT]):
                     self._check(value, where)
 

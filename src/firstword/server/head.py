@@ -31,8 +31,10 @@ def check(version: str, headers: Headers, target: bytes, length: bytes, size: in
         raise too_large()
     if version not in ("1.1", "1.0"):
         raise BadRequest("The request is not of HTTP/1.1.", hint="speak HTTP/1.1 to this port")
-    names = [name for name, _ in headers]
-    hosts = names.count(b"host")
+    hosts = 0
+    for name, _ in headers:
+        if name == b"host":
+            hosts += 1
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise BadRequest("The request has not one Host header.", hint="send it once (RFC 9112, section 3.2)")
     if length is UNKNOWN:
