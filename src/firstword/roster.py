@@ -128,18 +128,19 @@ class Roster:
 
         Raises BadRequest when it names none and there is none, NotFound for the local one when it is not installed.
         """
-        if not turn.model and not self._has_list:
+        model = turn.model
+        if not model and not self._has_list:
             if not self._default:
                 raise BadRequest(
                     "The request names no model.",
                     param="model",
                     hint='send "model", or set LLM_MODEL for those who do not',
                 )
-            turn.model = self._default
+            turn.model = model = self._default
         self._extra.turns += 1
         if turn.policy.models is not None or turn.grant.models is not None:
             return self._ask_among(turn, send)
-        return self._ask_named(turn, send)
+        return self._ask_named(turn, send, model)
 
     def _ask_among(self, turn: Turn, send: Send) -> Awaitable[None]:
         """Let those answer who may: of what a hook has chosen, or the App lists, what the caller's key is for."""
@@ -148,7 +149,7 @@ class Roster:
             if not self._has_list or (turn.model in self._names and turn.model not in self._runners):
                 if allowed is not None and turn.model not in allowed:
                     raise _not_for_this_key()
-                return self._ask_named(turn, send)
+                return self._ask_named(turn, send, turn.model)
             first = [turn.model] if turn.model in self._runners else []
             names = (*first, *(name for name in self._runners if name not in first))
         chosen = [each for each in self._chosen(names) if allowed is None or each.name in allowed]
@@ -159,15 +160,15 @@ class Roster:
         turn.asked.append(chosen[0].name)
         return chosen[0].answer(turn, send)  # the only one of the list, which tries a second time by itself
 
-    def _ask_named(self, turn: Turn, send: Send) -> Awaitable[None]:
-        answer = self._names.get(turn.model)
-        if answer is None and turn.model == HOUSED and not self._has_list:
+    def _ask_named(self, turn: Turn, send: Send, model: str) -> Awaitable[None]:
+        answer = self._names.get(model)
+        if answer is None and model == HOUSED and not self._has_list:
             raise NotFound(
                 "The model 'local' is not installed on this server.",
                 param="model",
                 hint="its operator can: pip install 'firstword[local]'",
             )
-        name = turn.model if answer is not None else self._first or turn.model
+        name = model if answer is not None else self._first or model
         if not self.runners or name not in self._runners:  # a race notes by itself whom it asks
             turn.asked.append(name)
         return (answer or self.rest)(turn, send)
