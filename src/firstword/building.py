@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from . import plugins
 from .allowances import limits_of, offer_of, sizes_of
@@ -37,9 +36,6 @@ from .telemetry.tracing import keep_traces
 from .transport import Transport
 from .turn import CallNext, Stage, Turn, compose, foreign
 from .written import Written, proxy_for
-
-if TYPE_CHECKING:
-    pass
 
 EMBEDDED_VOICE = "espeak"  # says what no model can, when the App names no voice
 

@@ -60,15 +60,11 @@ class Afterwards:
         self._traces = traces
         if traces is not None and traces.keeps_content:
             self._after.append(traces.end_with_content)
+        self.keeps_replies = bool(self._after)  # somebody reads what was sent, once the turn is over
         self._actions = actions
         self._webhook = webhook
         self._debug = debug
         self._jobs: set[asyncio.Task[None]] = set()
-
-    @property
-    def keeps_replies(self) -> bool:
-        """True when somebody reads what was sent, once the turn is over."""
-        return bool(self._after)
 
     def expect(self, turn: Turn) -> None:
         """Take a turn that begins."""
