@@ -230,15 +230,12 @@ class Unspoken:
 def _is_heard(delta: Delta | None) -> bool:
     if delta is None:
         return False
-    if type(delta.content) is str and _says(delta.content):
+    content, refusal = delta.content, delta.refusal
+    if content is not None and _says(content if type(content) is str else _words(content)):
         return True
-    return bool(
-        delta.tool_calls
-        or delta.audio
-        or delta.function_call
-        or _says(_words(delta.content))
-        or _says(_words(delta.refusal))
-    )
+    if delta.tool_calls or delta.audio or delta.function_call:
+        return True
+    return refusal is not None and _says(_words(refusal))
 
 
 def _says(text: str) -> bool:
