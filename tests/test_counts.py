@@ -288,7 +288,7 @@ async def test_a_turn_that_is_superseded_and_then_asked_for_again(
 
 
 async def test_who_is_refused_is_no_turn(serve: Serve, upstream: Upstream, marker: str) -> None:
-    """A wrong key, a body that is none, a path that leads nowhere: each is counted by its code, and as nothing else."""
+    """A wrong key, a body that is none, a path that leads nowhere: each counts by its code, and the key at the gate."""
     served = serve(App(base_url=upstream.base_url, keys=["a-gate-key"], api_key="k"))
     caller, key = Caller(served.url), {"authorization": "Bearer a-gate-key"}
 
@@ -305,6 +305,7 @@ async def test_who_is_refused_is_no_turn(serve: Serve, upstream: Upstream, marke
         ("refused", ("invalid_api_key",)): 1.0,
         ("refused", ("bad_request",)): 1.0,
         ("refused", ("not_found",)): 1.0,
+        ("gate_refused", ("wrong_key",)): 1.0,
     }
 
 
