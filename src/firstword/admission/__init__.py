@@ -17,7 +17,7 @@ from ..errors import ConfigError, Error, Expired, Forbidden, TooManyRequests, Un
 from .attempts import Attempts
 from .callers import HOW_TO_SEND, Client, Network, address_of, is_key, is_local, is_loopback, read_key
 from .grant import NOBODY, Grant
-from .keys import KeyFile, digest, is_made, unnamed
+from .keys import KeyFile, digest, is_long, is_made, unnamed
 from .tokens import SignerUnknown, Tokens, is_token
 from .urls import SIGNATURE, SignedURLs
 
@@ -204,7 +204,7 @@ class Gate:
 
     def _is_right(self, is_good: bool, key: str, hashed: bytes, headers: Mapping[str, str], client: Client) -> bool:
         """True for a good key. Raises TooManyRequests for one that could be a guess, from where too many failed."""
-        if is_made(key):
+        if is_made(key) or is_long(key):
             return is_good
         address = address_of(headers, client, self._proxies)
         if self._attempts.was_good(address, hashed):

@@ -1,8 +1,8 @@
 """How often an address has failed to come in: whoever guesses is slowed, whoever holds a key is not.
 
 Two facts tell them apart without asking anybody to wait. A guess is another key each time; a client sends the same.
-And a key that we made cannot be guessed, at whatever speed, so that looking at it gives nothing away. So when an
-address has failed too often, only a key of somebody's own wording that was never good from there is refused unseen: an
+And a key that we made, or another long one, cannot be guessed, at whatever speed, so that looking at it gives nothing
+away. So when an address has failed too often, only a short key that was never good from there is refused unseen: an
 engine or an office behind one address keeps working while somebody else there guesses. Nobody sleeps: a refusal is a
 429 at once.
 """

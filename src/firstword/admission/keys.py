@@ -21,6 +21,7 @@ from .grant import Allowance, Grant
 
 MARK = "fw-"  # by which scanners of secrets know our keys
 MADE = re.compile(r"fw-[A-Za-z0-9_-]{43}")  # 256 bits
+LONG, VARIED = 32, 10  # signs, and different ones among them; of 32 hex digits fewer than 10 differ in one of 10,000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 UNNAMED = re.compile(r"key-[0-9a-f]{8}")
 MAX_FILE = 16 * 1024 * 1024  # bytes: a hundred thousand keys
@@ -37,6 +38,11 @@ def new_key() -> str:
 def is_made(key: str) -> bool:
     """True for a key in the form of `new_key`, which nobody can guess."""
     return len(key) == 46 and MADE.fullmatch(key) is not None
+
+
+def is_long(key: str) -> bool:
+    """True for a key that nobody finds by trying either, as `openssl rand -hex 16` or a UUID makes one."""
+    return len(key) >= LONG and len(set(key)) >= VARIED
 
 
 def digest(key: str) -> bytes:
