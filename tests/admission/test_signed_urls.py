@@ -47,6 +47,7 @@ def gate_of(*secrets: str, **more: Any) -> Gate:
         ("https://h.example/vapi", "/vapi/s/call-7/chat/completions"),
         ("https://h.example/llm/v1/", "/llm/s/call-7/chat/completions"),
         ("https://h.example/agora/chat/completions", "/agora/s/call-7/chat/completions"),
+        ("https://h.example/v1/audio/chat/completions", "/s/call-7/audio/chat/completions"),
     ],
 )
 def test_a_url_is_signed_for_the_server_that_it_leads_to(url: str, path: str) -> None:

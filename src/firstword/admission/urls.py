@@ -22,7 +22,7 @@ MIN_SECRET = 32  # bytes
 MAX_SESSION = 512  # signs
 VALID_FOR = 3600.0  # seconds
 _PURPOSE = b"firstword signed url 1"
-_TAIL = "/chat/completions"
+_TAIL, _AUDIO = "/chat/completions", "/audio/chat/completions"
 _DIGITS = re.compile(r"[0-9]{1,12}")
 
 
@@ -83,8 +83,9 @@ def sign_url(
     if client:
         query[CLIENT] = client
     query[SIGNATURE] = SignedURLs(secrets).sign(session, expires, client)
-    before = parts.path.rstrip("/").removesuffix(_TAIL).removesuffix("/v1")
-    path = f"{before}/s/{quote(session, safe='')}{_TAIL}"
+    whole = parts.path.rstrip("/")
+    tail = _AUDIO if whole.endswith(_AUDIO) else _TAIL
+    path = f"{whole.removesuffix(tail).removesuffix('/v1')}/s/{quote(session, safe='')}{tail}"
     return urlunsplit((parts.scheme, parts.netloc, path, urlencode(query), ""))
 
 
