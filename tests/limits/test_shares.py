@@ -321,6 +321,25 @@ async def test_a_turn_that_is_sent_again_takes_the_place_of_the_first(limits: Se
     await run(main)
 
 
+async def test_what_was_answered_and_is_asked_for_anew_takes_no_place_but_its_own(limits: Set) -> None:
+    """A client goes round through a few words that it has had answers to, to have more turns at once than it may."""
+    limits(max_turns_per_session=1, resent="supersede")
+
+    async def main() -> None:
+        async with Phone(models=drips("One two.", 1.0)) as phone:
+            path = "/s/7/chat/completions"
+            assert (await phone.talk("Hello", path=path)).status == 200
+            other = asyncio.ensure_future(phone.talk("Something else", path=path))
+            await asyncio.sleep(0.5)
+            assert (await phone.talk("Hello", path=path)).status == 429
+            retry = await phone.talk("Hello", path=path, headers={"x-stainless-retry-count": "1"})
+            assert retry.text == "One two."  # of which no model hears
+            assert (await other).text == "One two."
+            await nothing_is_held(phone)
+
+    await run(main)
+
+
 async def test_one_that_is_refused_supersedes_nobody(limits: Set) -> None:
     """The same turn is sent again, over the limit: the first one is still answered."""
     limits(requests_per_minute_per_key=1)

@@ -137,7 +137,7 @@ class Repeats:
         if older is not None and older.content == content:
             if older.is_whole or (rule == JOIN and older.may_be_joined):
                 return self._further(older, turn)
-        elif kept is not None and kept.content == content and (not kept.was_heard or is_retry(turn.headers)):
+        elif kept is not None and _may_hear(turn, kept, content):
             return self._further(kept, turn)
         self._forget(key)
         run = Run(key, content, joins=rule == JOIN, weigh=self._weigh)
@@ -153,9 +153,12 @@ class Repeats:
         return Sending(run, self._handler)
 
     def is_again(self, turn: Turn) -> bool:
-        """True when the turn is under way, or was just answered."""
+        """True when the turn is under way, or was just answered and hears that reply."""
         found = self._key_of(turn)
-        return found is not None and (found[0] in self._running or found[0] in self._kept)
+        if found is None:
+            return False
+        kept = self._kept.get(found[0])
+        return found[0] in self._running or (kept is not None and _may_hear(turn, kept, found[1]))
 
     def _key_of(self, turn: Turn) -> tuple[Key, str, str] | None:
         """Return what a turn is known by, its content, and its rule; None when nothing is shared."""
@@ -237,6 +240,11 @@ class Repeats:
         run = self._kept.pop(key, None)
         if run is not None:
             self.size -= run.size
+
+
+def _may_hear(turn: Turn, kept: Run, content: str) -> bool:
+    """True when a turn is answered with the whole reply that is kept: nobody asks twice for what was heard."""
+    return kept.content == content and (not kept.was_heard or is_retry(turn.headers))
 
 
 def _overtaken(run: Run) -> None:
