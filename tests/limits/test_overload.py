@@ -99,6 +99,24 @@ async def test_an_engine_that_hears_no_errors_is_told_by_its_path(
     assert await asyncio.to_thread(full.left_open) == {"in_use": 0, "turns": 0}
 
 
+async def test_not_all_the_world_is_told_aloud(full: Served) -> None:
+    """Heads of turns on that path, and never a body: twice as many as there is room for are waited for, no more."""
+    head = b"POST /vapi/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+    waiting = [await asyncio.open_connection("127.0.0.1", full.port) for _ in range(4)]
+    for _, writer in waiting:
+        writer.write(head)
+    limits = full.app._built.limits  # type: ignore[union-attr]
+    while limits.turns < 4:
+        await asyncio.sleep(0.001)
+    try:
+        heard = await Caller(full.url).says(path="/vapi/chat/completions", **VAPI)
+        assert (heard.status, heard.error["code"]) == (503, "overloaded")
+    finally:
+        for _, writer in waiting:
+            writer.transport.abort()
+    assert await asyncio.to_thread(full.left_open) == {"in_use": 0, "turns": 0}
+
+
 async def test_no_bound_is_no_bound(serve: Serve, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator wants as many as come."""
     monkeypatch.setenv("FIRSTWORD_MAX_TURNS", "0")

@@ -24,6 +24,7 @@ from .queue import Arrival, Queue
 __all__ = ["Lease", "Limits", "Terms"]
 
 CALM = 16  # turns in progress that no lateness refuses: so many are always answered
+SPOKEN = 2  # times `most_turns`: so many are read, when they have to hear that they are refused
 AGAIN = (0.5, 1.5)  # seconds after which who was refused may ask again; not all at the same moment
 
 
@@ -59,6 +60,11 @@ class Limits:
     def shed(self, arrival: Arrival | None = None) -> Overloaded | None:
         """Return why no turn can begin now; None, as a rule. `arrival`: the request, where it knows when it came."""
         return None if self.turns < self._calm else self._crowded(arrival)
+
+    @property
+    def may_speak(self) -> bool:
+        """True when a turn that is refused may be read, to be told aloud. Of those, too, there can be too many."""
+        return self._most_turns is None or self.turns <= SPOKEN * self._most_turns
 
     def _crowded(self, arrival: Arrival | None) -> Overloaded | None:
         if self._most_turns is not None and self.turns >= self._most_turns:

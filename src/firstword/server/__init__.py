@@ -258,7 +258,7 @@ class Server:
         """
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{CHAT} takes POST.", allow=["POST"])
-        if refusal is not None and not self._reader.must_speak(where):
+        if refusal is not None and not (self.limits.may_speak and self._reader.must_speak(where)):
             raise refusal
         headers, query = read_headers(scope["headers"]), read_query(scope.get("query_string", b""))
         grant = await admitted(self._gate, headers, scope.get("client"), query=query, session=where.session)
