@@ -71,7 +71,7 @@ def serve_command(
             serve(app, host=host, port=port, public_url=public_url)
             return
         check_free(host, port)
-        say_how(port, public_url)
+        say_how(port, public_url, quiet=app.setup.log == "json")
         if reload:
             os.environ.pop("FIRSTWORD_OPERATOR_PORT", None)  # uvicorn hands one socket on: all is on that one
         if reload and file:

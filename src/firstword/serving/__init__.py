@@ -73,8 +73,8 @@ def serve(app: Servable, *, host: str, port: int, public_url: str | None = None)
     try:
         app.gate.check_bind(host)
         check_free(host, port)
-        aside = bound_aside(app.setup.operator, port)
-        say_how(port, public_url)
+        aside = bound_aside(app.setup.operator, port, quiet=app.setup.log == "json")
+        say_how(port, public_url, quiet=app.setup.log == "json")
     except ConfigError as error:
         raise SystemExit(f"firstword: {error}") from None
     config = uvicorn.Config(app, host=host, port=port, **options(app.setup))
@@ -96,7 +96,7 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
     from .workers import Workers
 
     more = options(setup)
-    aside = bound_aside(setup.operator, port)
+    aside = bound_aside(setup.operator, port, quiet=setup.log == "json")
     config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **more)
     supervisor = Workers(config, config.bind_socket(), drain_delay=setup.drain_delay, aside=aside)
     with common_folder():
@@ -178,8 +178,13 @@ def options(setup: Setup = SETUP) -> dict[str, Any]:
     }
 
 
-def say_how(port: int, public_url: str | None) -> None:
-    """Print what the user does next: a command that works at once, and the block for AI Studio when it is public."""
+def say_how(port: int, public_url: str | None, *, quiet: bool = False) -> None:
+    """Print what the user does next: a command that works at once, and the block for AI Studio when it is public.
+
+    quiet: only what was asked for, since a machine reads the log, which goes to the same place.
+    """
+    if quiet and not public_url:
+        return
     body = '{"model":"demo","stream":true,"messages":[{"role":"user","content":"Hello, how are you?"}]}'
     lines = [
         "Try it:",

@@ -14,8 +14,8 @@ from ..errors import ConfigError
 Address: TypeAlias = tuple[str, int]  # host and port
 
 
-def bound_aside(operator: Address | None, port: int) -> list[socket.socket]:
-    """Return the bound socket of the operator's port, if there is to be one, and say where it is.
+def bound_aside(operator: Address | None, port: int, *, quiet: bool = False) -> list[socket.socket]:
+    """Return the bound socket of the operator's port, if there is to be one, and say where it is, unless `quiet`.
 
     `port` is that of the callers. Raises ConfigError when the operator's cannot be had.
     """
@@ -38,5 +38,6 @@ def bound_aside(operator: Address | None, port: int) -> list[socket.socket]:
         ) from None
     bound.set_inheritable(True)
     name = f"[{host}]" if ":" in host else host
-    print(f"For the operator: http://{name}:{own}/metrics", file=sys.stderr, flush=True)  # noqa: T201
+    if not quiet:
+        print(f"For the operator: http://{name}:{own}/metrics", file=sys.stderr, flush=True)  # noqa: T201
     return [bound]
