@@ -185,6 +185,17 @@ def test_every_file_can_be_read_at_one_sitting(rule: Callable[[Sources], list[st
     assert rule(everything()) == []
 
 
+def test_every_room_stands_on_its_floor_in_the_page_for_contributors() -> None:
+    """A room is added to the table above, and not to the one that people read."""
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rows = {int(found[1]): found[2] for found in re.finditer(r"(?m)^\| (\d) \w+ \| (.*) \|$", page)}
+    told = {floor: set(re.findall(r"`(\w+)/?`", row)) for floor, row in rows.items()}
+    missing = [
+        (each, floor) for each, floor in FLOORS.items() if each.replace("firstword", "__init__") not in told[floor]
+    ]
+    assert sorted(rows) == list(range(1, 9)) and missing == []
+
+
 def test_the_whole_house_is_seen() -> None:
     """The package moved, and the rules above look at nothing."""
     sources = house()
