@@ -57,9 +57,14 @@ async def test_the_others_need_one_failure_instead_of_three(
 
 
 async def test_a_poisoned_store_stops_nobody_from_asking(
-    replica: Callable[[], Any], redis: RedisServer, upstream: Upstream, marker: str
+    replica: Callable[[], Any],
+    redis: RedisServer,
+    upstream: Upstream,
+    marker: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Somebody tells without end that all models fail. Those that answer are asked as ever."""
+    """Somebody tells without end that all models fail. Those that answer are asked as ever, and the log stays short."""
+    caplog.set_level("INFO")
     served = await replica()
     failures = served.app._built.replicas.failures  # type: ignore[union-attr]
     for number in range(5):
@@ -67,6 +72,8 @@ async def test_a_poisoned_store_stops_nobody_from_asking(
             redis.ask("PUBLISH", "firstword:told", f"fails somebody {digest}")
         await Caller(served.url).says(user=f"{marker} {number}", scripts=[ANSWER])
         assert [record.body["model"] for record in upstream.seen(f"{marker} {number}")] == ["first"]
+    said = [record.getMessage() for record in caplog.records if "fails elsewhere" in record.getMessage()]
+    assert sorted(said) == ["model fails elsewhere model=first", "model fails elsewhere model=second"]
 
 
 def test_a_warning_ends_with_the_cool_down_and_with_the_first_word() -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from .. import clock
 from ..who import digest
 from .store import Store
 
 KIND = "fails"
+QUIET = 60.0  # seconds without a hint after which the log says it again
 
 log = logging.getLogger("firstword")
 
@@ -24,6 +26,7 @@ class Failures:
         self._store = store
         self._names: dict[str, str] = {}
         self._warn: Callable[[str], None] | None = None
+        self._quiet_until: dict[str, float] = {}
         store.hear(KIND, self._hear)
 
     def tell(self, name: str) -> None:
@@ -38,5 +41,7 @@ class Failures:
     def _hear(self, said: list[str]) -> None:
         name = self._names.get(said[0]) if len(said) == 1 else None
         if name is not None and self._warn is not None:
-            log.info("model fails elsewhere model=%s", name)
+            if clock.now() >= self._quiet_until.get(name, 0.0):  # a hundred replicas say it, or somebody without end
+                log.info("model fails elsewhere model=%s", name)
+            self._quiet_until[name] = clock.now() + QUIET
             self._warn(name)

@@ -94,20 +94,24 @@ class Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes: each reply goes to the call that has waited for longest."""
         self._reader.feed(data)
-        try:
-            while (reply := self._reader.gets()) is not _NO_MORE:
-                if isinstance(reply, hiredis.PushNotification):
-                    self._told(reply)
-                elif self.waiting:
-                    self._answered(self.waiting.popleft(), reply)
-                else:
-                    self.abort()  # a reply that nobody has asked for: what comes next would be somebody else's
-                    return
-        except hiredis.ProtocolError:
-            self.abort()
-            return
+        while (reply := self._next()) is not _NO_MORE:
+            if isinstance(reply, hiredis.PushNotification):
+                self._told(reply)
+            elif self.waiting:
+                self._answered(self.waiting.popleft(), reply)
+            else:
+                self.abort()  # a reply that nobody has asked for: what comes next would be somebody else's
+                return
         if self._reader.len() > MAX_REPLY:
             self.abort()
+
+    def _next(self) -> Any:
+        """Return the next reply that has come whole; what is none ends the connection."""
+        try:
+            return self._reader.gets()
+        except Exception:  # no protocol of ours, a map whose names are lists, a list for which there is no memory
+            self.abort()
+            return _NO_MORE
 
 
 def _packed(words: tuple[Word, ...]) -> bytes:

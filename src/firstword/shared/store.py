@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import aiohappyeyeballs
 import hiredis
 
 from .. import clock
@@ -22,8 +23,10 @@ from ..health import Breaker
 from ..who import digest
 from .address import Address
 from .line import Call, Line, Word
+from .lookup import Lookup
 
 CONNECT_TIMEOUT = 2.0  # seconds to connect and to be let in; no turn waits for it
+HAPPY_EYEBALLS_DELAY = 0.25  # seconds until the next address is tried as well
 RETRY_AFTER = 0.5  # seconds, and up to as much again, so that replicas do not come back all at once
 COOL, MAX_COOL = 1.0, 8.0  # seconds for which a slow store is not asked; to try it costs no turn anything
 GRACE = 0.001  # seconds; when this process itself was late, the reply may lie in the socket
@@ -69,6 +72,7 @@ class Store:
         self.late = 0
         self.refused = 0
         self._address = address
+        self._lookup = Lookup(address.host, address.port)
         self._tls = address.tls()
         self._budget = budget
         self._prefix = prefix
@@ -284,7 +288,10 @@ class Store:
         if where.path:
             await loop.create_unix_connection(lambda: line, where.path)
         else:
-            await loop.create_connection(lambda: line, where.host, where.port, ssl=self._tls)
+            addresses = await self._lookup.addresses()
+            sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
+            name = where.host if self._tls is not None else None
+            await loop.create_connection(lambda: line, sock=sock, ssl=self._tls, server_hostname=name)
         login = ("AUTH", where.user or "default", where.password) if where.password else ()
         calls = [("HELLO", 3, *login, "SETNAME", "firstword"), ("SELECT", where.database), self._proof()]
         calls += [("SCRIPT", "LOAD", script.text) for script in self._scripts]
