@@ -50,6 +50,15 @@ async def test_it_shows_the_last_turns_and_no_word_of_them(serve: Start, upstrea
     assert b"secret" not in heard.body and b"question" not in heard.body
 
 
+async def test_a_path_that_ends_with_a_slash_shows_the_same(serve: Start, upstream: Upstream, shown: None) -> None:
+    """Somebody types /console/: the page asks for what it shows beside itself, where it is."""
+    caller = Caller(serve(App(base_url=upstream.base_url)).url)
+    page = await caller.hears(method="GET", path="/console/")
+    assert page.status == 200 and b'location.pathname.endsWith("/") ? "turns" : "console/turns"' in page.body
+    for path in ("/console/turns", "/console//turns"):
+        assert (await caller.hears(method="GET", path=path)).json["turns"] == []
+
+
 async def test_only_the_operator_sees_turns(serve: Start, upstream: Upstream, shown: None) -> None:
     """With gate keys, a stranger gets the page, which is empty, and nothing of what it shows."""
     caller = Caller(serve(App(base_url=upstream.base_url, api_key="sk", keys=["one"])).url)
