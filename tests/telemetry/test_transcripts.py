@@ -146,6 +146,18 @@ def test_a_number_in_parts_is_one_number(parts: list[object]) -> None:
     assert found["days"] == ["Monday", 3] and found["digits"] in (["[number]"], ["[email]"])
 
 
+def test_a_role_and_a_reason_are_words_of_the_protocol() -> None:
+    """A client, or a model's server, writes what it likes where one of a few words belongs."""
+    turn = Turn(
+        request={"messages": [{"role": "Jane, 555 123 4567", "content": "x"}, {"role": "user", "content": "y"}]}
+    )
+    turn.reply.chunks = [turn.chunk({"content": "z"}, "I am Jane"), turn.chunk({})]
+    told = Content(redactor(own=None, is_auto=True)).messages(turn)
+    assert [each["role"] for each in json.loads(told["gen_ai.input.messages"])] == ["other", "user"]
+    assert json.loads(told["gen_ai.output.messages"])[0]["finish_reason"] == "other"
+    assert "Jane" not in json.dumps(told)
+
+
 async def test_a_transcript_is_a_line_of_its_own(serving: Run, upstream: Upstream, marker: str) -> None:
     """For people too: what the caller said last, and the reply, behind the name of the turn."""
     process = serving(FIRSTWORD_LOG_TRANSCRIPTS="true")

@@ -16,8 +16,14 @@ from .redaction import Redact
 log = logging.getLogger("firstword")
 
 _escaped = re.compile(r"\\[bfnrt]")
+_term = re.compile(r"[A-Za-z_\-]{1,32}").fullmatch
 MAX_DOCUMENT = 16 * 1024  # signs of a tool's arguments or result that are read as JSON
 MAX_MESSAGES = 50  # of a conversation, the last ones
+
+
+def term(text: Any) -> str:
+    """Return what should be one word of a protocol, as a role is; whoever sends it could write anything."""
+    return text if isinstance(text, str) and _term(text) else "other"
 
 
 class Content:
@@ -72,9 +78,9 @@ class Content:
             if message.get("role") in ("system", "developer"):
                 instructions.append(part)
             else:
-                said.append({"role": str(message.get("role")), "parts": [part]})
+                said.append({"role": term(message.get("role")), "parts": [part]})
         answer = {"type": "text", "content": self._redact(turn.reply.text)}
-        replied = {"role": "assistant", "parts": [answer], "finish_reason": str(turn.reply.finish_reason or "error")}
+        replied = {"role": "assistant", "parts": [answer], "finish_reason": term(turn.reply.finish_reason or "error")}
         found: dict[str, Any] = {
             "gen_ai.input.messages": as_json(said),
             "gen_ai.output.messages": as_json([replied]),

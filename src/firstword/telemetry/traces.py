@@ -29,7 +29,7 @@ from .. import clock
 from ..errors import ConfigError
 from ..trace import SAMPLED, Ask, Trace, new_id, passed_on, read
 from ..turn import Called, Turn
-from .content import Content
+from .content import Content, term
 
 log = logging.getLogger("firstword")
 
@@ -338,7 +338,7 @@ def _of_turn(turn: Turn, trace: Trace) -> Attributes:
     if turn.timeline.spoke is not None:
         found["gen_ai.response.time_to_first_chunk"] = turn.timeline.spoke - turn.timeline.received
     if turn.reply.finish_reason:
-        found["gen_ai.response.finish_reasons"] = [_clean(str(turn.reply.finish_reason))]
+        found["gen_ai.response.finish_reasons"] = [term(turn.reply.finish_reason)]
     return {name: value for name, value in found.items() if value is not None}
 
 
