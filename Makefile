@@ -49,7 +49,7 @@ fuzz: $(VENV)/.fuzz  ## look for inputs that break the readers; SECONDS=60 for e
 soak: $(VENV)/.dev  ## 10,000 turns, a third of them dropped, and what is left of them; needs Linux
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-reliability: $(VENV)/.dev  ## try all that a server must survive, and print what happened; ARGS=--quick, or --write to keep it in docs/
+reliability: $(VENV)/.dev .venv-schemathesis/.made  ## try all that a server must survive, and print what happened; ARGS=--quick, or --write to keep it in docs/
 	$(BIN)/python -m benchmarks.reliability $(ARGS)
 
 capacity: $(VENV)/.dev  ## how much machine so many calls take; ARGS="--calls 5000 --every 8", or --write to keep it in docs/

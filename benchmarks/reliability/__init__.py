@@ -7,7 +7,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +41,18 @@ class Trial:
     run: Callable[[bool], AsyncIterator[Row]]
 
 
-def table(title: str, rows: Iterable[Row]) -> str:
-    """Return a heading and a table of Markdown."""
+def table(title: str, rows: Iterable[Row], where: str) -> str:
+    """Return a heading, where it was tried, and a table of Markdown."""
     cells = [HEAD, ("---",) * len(HEAD), *((row.tried, row.happened, row.told) for row in rows)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
-    return "\n".join([f"### {title}", "", *lines])
+    return "\n".join([f"### {title}", "", where, "", *lines])
 
 
-def written(page: str, made: str) -> str:
-    """Return the page with what was made between its marks."""
+def written(page: str, made: Mapping[str, str], order: Iterable[str]) -> str:
+    """Return the page with what was `made`, by its titles, in the place of what it had; all of it in this order."""
     head, _, rest = page.partition(BEGIN)
-    return f"{head}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}"
+    had, _, rest = rest.partition(END)
+    kept = {title: text.strip() for title, text in re.findall(r"(?ms)^### (.+?)$(.*?)(?=^### |\Z)", had)}
+    tables = {**{title: f"### {title}\n\n{text}" for title, text in kept.items()}, **made}
+    body = "\n\n".join(tables[title] for title in order if title in tables)
+    return f"{head}{BEGIN}\n\n{body}\n\n{END}{rest}"

@@ -50,7 +50,9 @@ def judged(tried: str, code: int, said: str, seconds: float) -> Row:
     last = next((line for line in reversed(said.splitlines()) if " in " in line), "")
     counts = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+?)s?\b", last) if word in COUNTED}
     if code or not counts or set(counts) - {"passed", "skipped"}:
-        failed = "; ".join(re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)) or f"pytest ended with {code}"
+        failed = (
+            "; ".join(re.findall(r"^(?:FAILED|ERROR) ([^\s\[]+)", said, re.MULTILINE)) or f"pytest ended with {code}"
+        )
         return Row(tried, f"{_told(counts)}: {failed}" if counts else failed, False)
     happened = f"{_told(counts)} in {seconds:.0f} s"
     return Row(tried, happened, True if counts.get("passed") else None)

@@ -118,10 +118,13 @@ STOPPED = (
         ),
     ),
     Proof(
-        "SIGTERM: `/ready` says no before anything changes, turns are answered, running ones end, or by their policy",
+        "SIGTERM: `/ready` says no before anything changes, a kept connection may bring one more turn, running turns end, "
+        "those that do not are ended by their policy",
         (
             f"{DRAINING}a_balancer_hears_of_the_end_before_it_comes",
             f"{DRAINING}a_kept_connection_may_bring_one_more_turn_while_the_server_stops",
+            "tests/test_cli.py::test_a_running_turn_is_finished_before_the_end",
+            "tests/test_cli.py::test_turns_that_do_not_end_are_ended_when_the_drain_is_over",
         ),
     ),
     Proof(
