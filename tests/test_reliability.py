@@ -12,7 +12,7 @@ from benchmarks.reliability import BEGIN, END, PAGE, ROOT, Row, table, written
 from benchmarks.reliability.__main__ import main
 from benchmarks.reliability.leases import EVERYBODY, LIMITS, MOST_OF_SESSION, begin, every_share, hold
 from benchmarks.reliability.suite import Proof, judged, row_of
-from benchmarks.reliability.trials import OTHERS, STOPPED, STORES, TRIALS, hostile, soaked
+from benchmarks.reliability.trials import OTHERS, STOPPED, STORES, TRIALS, hostile, overloaded, soaked
 
 from firstword.testing import Upstream
 
@@ -144,6 +144,15 @@ async def test_an_attack_is_a_row() -> None:
     row = await anext(rows)
     await rows.aclose()  # type: ignore[attr-defined]
     assert row.held and row.tried == "A connection that says nothing", row
+
+
+@pytest.mark.timeout(120)
+async def test_a_short_overload_is_a_row() -> None:
+    """Half a second of it: the figures say nothing, but everybody is served or told."""
+    found = await overload.of_turns(0.5, 1)
+    row = overloaded("room", found)
+    assert row.happened.endswith("Neither served nor told: 0") and found["storm: let in"] > 0, row
+    assert 0 < overload.BURN * 0.9 < overload.burned() < 5
 
 
 @pytest.mark.parametrize(

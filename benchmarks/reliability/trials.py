@@ -70,13 +70,14 @@ async def too_much(quick: bool) -> AsyncIterator[Row]:
     """Five times what there is room for, of both kinds of room."""
     seconds, rounds = (3.0, 1) if quick else (10.0, 3)
     found = await overload.of_turns(seconds, rounds)
-    yield _overloaded(f"room for {overload.ROOM} turns in progress (`FIRSTWORD_MAX_TURNS`)", found)
+    yield overloaded(f"room for {overload.ROOM} turns in progress (`FIRSTWORD_MAX_TURNS`)", found)
     found = await overload.of_the_processor(seconds, rounds)
     burn = overload.BURN * 1000
-    yield _overloaded(f"each turn burns {burn:.0f} ms of one core (`FIRSTWORD_SHED_AFTER`, as it is)", found)
+    yield overloaded(f"each turn burns {burn:.0f} ms of one core (`FIRSTWORD_SHED_AFTER`, as it is)", found)
 
 
-def _overloaded(room: str, found: dict[str, Any]) -> Row:
+def overloaded(room: str, found: dict[str, Any]) -> Row:
+    """Return the row of an overload."""
     offered = found["storm: let in"] + found["storm: refused"] + found["neither served nor told"]
     happened = (
         f"of {offered:,} turns {found['storm: let in']:,} were let in and {found['storm: refused']:,} refused, after "
@@ -118,8 +119,8 @@ STOPPED = (
         ),
     ),
     Proof(
-        "SIGTERM: `/ready` says no before anything changes, a kept connection may bring one more turn, running turns end, "
-        "those that do not are ended by their policy",
+        "SIGTERM: `/ready` says no before anything changes, a kept connection may bring one more turn, running turns "
+        "end, those that do not are ended by their policy",
         (
             f"{DRAINING}a_balancer_hears_of_the_end_before_it_comes",
             f"{DRAINING}a_kept_connection_may_bring_one_more_turn_while_the_server_stops",
