@@ -184,7 +184,7 @@ async def test_a_worker_that_is_killed_takes_only_its_own_turns_with_it(run: Run
 async def test_a_balancer_hears_of_the_end_before_it_comes(run: Run, tmp_path: Path, more: list[str]) -> None:
     """SIGTERM: /ready says no, turns are answered all the same, each the last of its connection; then nobody is."""
     (tmp_path / "custom_llm.py").write_text(MINE)
-    process = run(FIRSTWORD, "serve", *LOCAL, *more, FIRSTWORD_DRAIN_DELAY="1.5", FIRSTWORD_DRAIN_TIMEOUT="4")
+    process = run(FIRSTWORD, "serve", *LOCAL, *more, FIRSTWORD_DRAIN_DELAY="4", FIRSTWORD_DRAIN_TIMEOUT="6")
     caller = process.caller()
     kept = Kept(caller.url)
     assert (await kept.says("/ready", "GET")).status == 200
