@@ -124,7 +124,7 @@ async def call(
                 heard = await _listen(reader, None, None)
                 tally.whole += _is_whole(heard)
                 if not _is_whole(heard):
-                    tally.broken[heard[-200:].decode("latin-1")] += 1
+                    tally.broken[heard[-200:].decode("latin-1") or ("closed" if reader.at_eof() else "silence")] += 1
             if drops or not _is_whole(heard):
                 writer.transport.abort()
                 reader = writer = None

@@ -12,13 +12,14 @@ from hostile.front import NGINX
 from firstword.testing import Upstream
 
 from .. import overload
-from ..soak import Left, soak_here, soak_process
+from ..soak import MOST_SHARE, Left, soak_here, soak_process
 from . import Row, Trial
 from .leases import EVERYBODY, KEYS, LIMITS, MOST_OF_KEY, MOST_OF_SESSION, every_share
 from .suite import Proof, runs
 
 TURNS, QUICK_TURNS = 110_000, 5_500
 QUICK_SHARE = 0.2  # of the memory that so few may add: until some thousand, buffers and kept replies still grow
+QUICK_SHARE = 0.2  # of the memory that so few may add: for some thousand, buffers and kept replies still grow
 DROP = 11  # every so many turns one is abandoned: ten thousand of them beside a hundred thousand
 HERE = 0.1  # of the turns are done again in one process, where objects can be counted
 
@@ -46,8 +47,11 @@ async def soaked(turns: int) -> Row:
         f"once, each a session of its own, with {len(KEYS)} gate keys; turns, requests and tokens are limited for each "
         "key and each session"
     )
+    share = MOST_SHARE if turns >= TURNS else QUICK_SHARE
     try:
-        found = await soak_process(turns, len(EVERYBODY), drop=DROP, who=EVERYBODY, look=every_share, **LIMITS)
+        found = await soak_process(
+            turns, len(EVERYBODY), drop=DROP, share=share, who=EVERYBODY, look=every_share, **LIMITS
+        )
     except Left as left:
         return Row(tried, str(left), False)
     early, late = found["memory after a tenth (MB)"], found["memory after all (MB)"]

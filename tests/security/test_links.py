@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from firstword import App, ConfigError
 from firstword.addresses import NEVER, PRIVATE
 from firstword.errors import BadRequest
 from firstword.links import Links
+from firstword.server.openapi import LINK
 from firstword.testing import Upstream
 
 Json = dict[str, Any]
@@ -197,6 +199,22 @@ def test_public_images_and_data_pass(url: str) -> None:
     """What engines send; a URL within another one's query is nobody's host."""
     Links().check(shown(image(url)))
     Links(["*"]).check(shown(image(url)))
+
+
+@pytest.mark.parametrize("url", ["https://example.com/cat.png?x#y", "http://a.b.example.com:8443", "data:,x"])
+def test_what_the_document_allows_passes(url: str) -> None:
+    """A client that is made of `/openapi.json` sends what the document says of an image."""
+    assert re.search(LINK, url)
+    Links().check(shown(image(url)))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "00", "cat.png", "ftp://example.com/x", "https://localhost/x", "https://10.0.0.1/x"]
+)
+def test_what_is_refused_is_not_allowed_by_the_document(url: str) -> None:
+    """Likewise; what only `links.py` knows (names of one's own network) is not in it."""
+    assert not re.search(LINK, url)
+    assert refused(shown(image(url)))
 
 
 # --- where it may stand ---------------------------------------------------------------------------

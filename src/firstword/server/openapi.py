@@ -27,6 +27,9 @@ _KEYS = (
     "operator asks for none."
 )
 
+# Where an image may be, in the usual form: in the request itself, or at a public name. `links.py` has the whole rule.
+LINK = r"^(data:.*|https?://([a-z0-9]+\.)+[a-z]{2,}(:[1-9][0-9]{1,3})?([/?#][!-\[\]-~]*)?)$"
+
 _EXAMPLE = {
     "model": "demo",
     "stream": True,
@@ -75,8 +78,8 @@ def _chat(summary: str, operation: str, more: dict[str, str] | None = None) -> d
 def _schemas() -> dict[str, Any]:
     text = {"type": "string"}
     nullable = {"type": ["string", "null"]}
-    some = {"type": "string", "minLength": 1}
-    image = {"anyOf": [some, {"type": "object", "required": ["url"], "properties": {"url": some}}]}
+    link = {"type": "string", "pattern": LINK}
+    image = {"anyOf": [link, {"type": "object", "required": ["url"], "properties": {"url": link}}]}
     is_image = {"required": ["type"], "properties": {"type": {"enum": ["image", "image_url"]}}}
     part = {
         "type": "object",
