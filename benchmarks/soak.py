@@ -254,14 +254,16 @@ async def soak_process(
     *,
     drop: int = 3,
     share: float = MOST_SHARE,
+    pause: float = 0.0,
     who: Sequence[Who] = (Who(),),
     look: Callable[[Server], Awaitable[dict[str, Any]]] | None = None,
     **environment: str,
 ) -> dict[str, Any]:
     """Run the turns against a process, each `drop`th dropped; return the figures. Raises Left.
 
-    share: of the memory, that may be added between a tenth of the turns and all. look: what looks at the server when
-    all is over, and adds figures. environment: the server's settings.
+    share: of the memory, that may be added between a tenth of the turns and all. pause: seconds until a server is at
+    rest that has no connection any more. look: what looks at it when all is over, and adds figures. environment: its
+    settings.
     """
     given = {"FIRSTWORD_WARM": "false", **UNSHED, **environment}
     with Upstream.start(idle=UPSTREAM_IDLE) as upstream, running(upstream.base_url, **given) as server:
@@ -273,6 +275,7 @@ async def soak_process(
                 lambda: f"sockets are left open: {server.sockets()}, {before} before",
             )
             await upstream.wait_connections(open=0, within=REST_TIMEOUT)
+            await asyncio.sleep(pause)
             return server.memory(), server.descriptors()
 
         first = await call(server.port, turns // 10, callers, seed=1, drop=drop, who=who)

@@ -9,6 +9,7 @@ from hostile import slow
 from hostile.attacks import findings
 from hostile.front import NGINX
 
+from firstword.server.again import KEPT
 from firstword.testing import Upstream
 
 from .. import overload
@@ -47,10 +48,10 @@ async def soaked(turns: int) -> Row:
         f"once, each a session of its own, with {len(KEYS)} gate keys; turns, requests and tokens are limited for each "
         "key and each session"
     )
-    share = MOST_SHARE if turns >= TURNS else QUICK_SHARE
+    share, pause = (MOST_SHARE, KEPT + 1) if turns >= TURNS else (QUICK_SHARE, 0.0)
     try:
         found = await soak_process(
-            turns, len(EVERYBODY), drop=DROP, share=share, who=EVERYBODY, look=every_share, **LIMITS
+            turns, len(EVERYBODY), drop=DROP, share=share, pause=pause, who=EVERYBODY, look=every_share, **LIMITS
         )
     except Left as left:
         return Row(tried, str(left), False)
