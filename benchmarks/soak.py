@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +34,13 @@ from firstword import App
 from firstword.serving import options
 from firstword.testing import Upstream, script
 
+from .machine import settings
+
 PROC = Path("/proc")
 START_TIMEOUT = 20.0  # seconds until the server listens
 REST_TIMEOUT = 10.0  # seconds until the last connection is closed
 UPSTREAM_IDLE = 2.0  # seconds; then the upstream ends a kept connection, so that none is left at rest
+EARLY = 0.1  # of the turns
 MOST_GROWTH = 8 * 1024 * 1024  # bytes of memory between a tenth of the turns and all of them; a leak of 1 kB a turn
 MOST_SHARE = 0.05  # of the memory, likewise
 MOST_OBJECTS = 500  # Python objects, likewise
@@ -253,6 +256,7 @@ async def soak_process(
     callers: int,
     *,
     drop: int = 3,
+    early: float = EARLY,
     share: float = MOST_SHARE,
     pause: float = 0.0,
     who: Sequence[Who] = (Who(),),
@@ -261,11 +265,12 @@ async def soak_process(
 ) -> dict[str, Any]:
     """Run the turns against a process, each `drop`th dropped; return the figures. Raises Left.
 
-    share: of the memory, that may be added between a tenth of the turns and all. pause: seconds until a server is at
+    early: the share of the turns after which it is looked at first. share: of the memory, that may be added between
+    then and the end. pause: seconds until a server is at
     rest that has no connection any more. look: what looks at it when all is over, and adds figures. environment: its
     settings.
     """
-    given = {"FIRSTWORD_WARM": "false", **UNSHED, **environment}
+    given, soon = {"FIRSTWORD_WARM": "false", **UNSHED, **environment}, round(turns * early)
     with Upstream.start(idle=UPSTREAM_IDLE) as upstream, running(upstream.base_url, **given) as server:
         before = await _steady(server.sockets)
 
@@ -278,27 +283,27 @@ async def soak_process(
             await asyncio.sleep(pause)
             return server.memory(), server.descriptors()
 
-        first = await call(server.port, turns // 10, callers, seed=1, drop=drop, who=who)
-        (early, open_early), began = await at_rest(), time.monotonic()
-        then = await call(server.port, turns - turns // 10, callers, seed=2, drop=drop, who=who)
+        first = await call(server.port, soon, callers, seed=1, drop=drop, who=who)
+        (memory_early, open_early), began = await at_rest(), time.monotonic()
+        then = await call(server.port, turns - soon, callers, seed=2, drop=drop, who=who)
         taken = time.monotonic() - began
-        late, open_late = await at_rest()
+        memory_late, open_late = await at_rest()
         records = await asyncio.to_thread(upstream.seen, DROPPED, until="now")
         seen = {} if look is None else await look(server)
     figures = {
         **_ended(first, then),
-        "turns a second": round((turns - turns // 10) / taken),
+        "turns a second": round((turns - soon) / taken),
         "drops seen upstream": len(records),
         "of these, broken off": sum(record.ended is None for record in records),
         "sockets before and after": before,
-        "descriptors after a tenth": open_early,
+        "descriptors early": open_early,
         "descriptors after all": open_late,
-        "memory after a tenth (MB)": round(early / 2**20, 1),
-        "memory after all (MB)": round(late / 2**20, 1),
+        "memory early (MB)": round(memory_early / 2**20, 1),
+        "memory after all (MB)": round(memory_late / 2**20, 1),
         **seen,
     }
-    if late - early > min(MOST_GROWTH, early * share):
-        raise Left(f"memory grew by {late - early} bytes: {figures}")
+    if memory_late - memory_early > min(MOST_GROWTH, memory_early * share):
+        raise Left(f"memory grew by {memory_late - memory_early} bytes: {figures}")
     if open_late > open_early:
         raise Left(f"descriptors grew: {figures}")
     return figures
@@ -306,7 +311,7 @@ async def soak_process(
 
 async def soak_here(turns: int, callers: int, *, drop: int = 3) -> dict[str, Any]:
     """Run the turns in this process, each `drop`th dropped; return the figures. Raises Left."""
-    with Upstream.start(idle=UPSTREAM_IDLE) as upstream, _environment(UNSHED):
+    with Upstream.start(idle=UPSTREAM_IDLE) as upstream, settings(UNSHED):
         app = App(base_url=upstream.base_url, warm=False)
         async with _serving(app) as port:
             before = _names()
@@ -343,19 +348,6 @@ def _ended(first: Tally, then: Tally) -> dict[str, Any]:
 
 def _names() -> Counter[str]:
     return Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())  # type: ignore[union-attr]
-
-
-@contextmanager
-def _environment(given: Mapping[str, str]) -> Iterator[None]:
-    """Have these settings meanwhile."""
-    before = dict(os.environ)
-    os.environ.update(given)
-    try:
-        yield
-    finally:
-        for name in given:
-            del os.environ[name]
-        os.environ.update(before)
 
 
 @asynccontextmanager

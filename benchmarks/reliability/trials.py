@@ -13,13 +13,15 @@ from firstword.server.again import KEPT
 from firstword.testing import Upstream
 
 from .. import overload
-from ..soak import MOST_SHARE, Left, soak_here, soak_process
+from ..soak import EARLY, MOST_SHARE, Left, soak_here, soak_process
 from . import Row, Trial
 from .leases import EVERYBODY, KEYS, LIMITS, MOST_OF_KEY, MOST_OF_SESSION, every_share
 from .suite import Proof, runs
 
 TURNS, QUICK_TURNS = 110_000, 5_500
+HALF = 0.5  # of the turns, after which memory must be flat: before, the allocator still finds what it needs
 QUICK_SHARE = 0.2  # of the memory that so few may add: until some thousand, buffers and kept replies still grow
+HALF = 0.5  # of the turns, after which memory must be flat: before, the allocator still finds what it needs
 QUICK_SHARE = 0.2  # of the memory that so few may add: for some thousand, buffers and kept replies still grow
 DROP = 11  # every so many turns one is abandoned: ten thousand of them beside a hundred thousand
 HERE = 0.1  # of the turns are done again in one process, where objects can be counted
@@ -49,19 +51,28 @@ async def soaked(turns: int) -> Row:
         "key and each session"
     )
     share, pause = (MOST_SHARE, KEPT + 1) if turns >= TURNS else (QUICK_SHARE, 0.0)
+    early = HALF if turns >= TURNS else EARLY
     try:
         found = await soak_process(
-            turns, len(EVERYBODY), drop=DROP, share=share, pause=pause, who=EVERYBODY, look=every_share, **LIMITS
+            turns,
+            len(EVERYBODY),
+            drop=DROP,
+            early=early,
+            share=share,
+            pause=pause,
+            who=EVERYBODY,
+            look=every_share,
+            **LIMITS,
         )
     except Left as left:
         return Row(tried, str(left), False)
-    early, late = found["memory after a tenth (MB)"], found["memory after all (MB)"]
+    soon, late = found["memory early (MB)"], found["memory after all (MB)"]
     places = ("before a word", "in mid-answer", "after the last word", "after the end")
     dropped = ", ".join(f"{found[place]:,} {place}" for place in places if place in found)
     happened = (
         f"{found['whole']:,} arrived whole, {found['dropped']:,} were abandoned ({dropped}); "
-        f"{found['turns a second']:,} a second. Memory: {early} MB after a tenth of them, {late} MB after all "
-        f"({(late / early - 1) * 100:+.1f} %). Descriptors: {found['descriptors after a tenth']}, then "
+        f"{found['turns a second']:,} a second. Memory: {soon} MB after {early * 100:.0f} % of them, {late} MB "
+        f"after all ({(late / soon - 1) * 100:+.1f} %). Descriptors: {found['descriptors early']}, then "
         f"{found['descriptors after all']}. Turns in progress: 0. Leases: every session could take its "
         f"{MOST_OF_SESSION} turns again, and every key its {MOST_OF_KEY} "
         f"({found['let in at once']} held at the most there may be, "
