@@ -13,16 +13,14 @@ from firstword.server.again import KEPT
 from firstword.testing import Upstream
 
 from .. import overload
-from ..soak import EARLY, MOST_SHARE, Left, soak_here, soak_process
+from ..soak import EARLY, Left, soak_here, soak_process
 from . import Row, Trial
 from .leases import EVERYBODY, KEYS, LIMITS, MOST_OF_KEY, MOST_OF_SESSION, every_share
 from .suite import Proof, runs
 
 TURNS, QUICK_TURNS = 110_000, 5_500
 HALF = 0.5  # of the turns, after which memory must be flat: before, the allocator still finds what it needs
-QUICK_SHARE = 0.2  # of the memory that so few may add: until some thousand, buffers and kept replies still grow
 HALF = 0.5  # of the turns, after which memory must be flat: before, the allocator still finds what it needs
-QUICK_SHARE = 0.2  # of the memory that so few may add: for some thousand, buffers and kept replies still grow
 DROP = 11  # every so many turns one is abandoned: ten thousand of them beside a hundred thousand
 HERE = 0.1  # of the turns are done again in one process, where objects can be counted
 
@@ -50,15 +48,13 @@ async def soaked(turns: int) -> Row:
         f"once, each a session of its own, with {len(KEYS)} gate keys; turns, requests and tokens are limited for each "
         "key and each session"
     )
-    share, pause = (MOST_SHARE, KEPT + 1) if turns >= TURNS else (QUICK_SHARE, 0.0)
-    early = HALF if turns >= TURNS else EARLY
+    early, pause = (HALF, KEPT + 1) if turns >= TURNS else (EARLY, 0.0)
     try:
         found = await soak_process(
             turns,
             len(EVERYBODY),
             drop=DROP,
             early=early,
-            share=share,
             pause=pause,
             who=EVERYBODY,
             look=every_share,
