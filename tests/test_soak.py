@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from benchmarks import soak
 pytestmark = pytest.mark.skipif(not soak.PROC.joinpath("self/statm").exists(), reason="needs Linux's /proc")
 
 
-@pytest.mark.parametrize("run", [partial(soak.soak_process, share=0.2), soak.soak_here], ids=["process", "here"])
+@pytest.mark.parametrize("run", [soak.soak_process, soak.soak_here])
 async def test_turns_that_are_dropped_leave_nothing_behind(
     run: Callable[[int, int], Awaitable[dict[str, Any]]],
 ) -> None:
