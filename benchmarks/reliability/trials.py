@@ -20,7 +20,6 @@ from .suite import Proof, runs
 
 TURNS, QUICK_TURNS = 110_000, 5_500
 HALF = 0.5  # of the turns, after which memory must be flat: before, the allocator still finds what it needs
-HALF = 0.5  # of the turns, after which memory must be flat: before, the allocator still finds what it needs
 DROP = 11  # every so many turns one is abandoned: ten thousand of them beside a hundred thousand
 HERE = 0.1  # of the turns are done again in one process, where objects can be counted
 
