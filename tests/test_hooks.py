@@ -286,7 +286,7 @@ async def test_a_hook_that_never_ends_does_not_keep_the_server(
     app: App, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hook waits for what will not come; the server is told to stop, waits a while (here 0.1 s), and cancels it."""
-    monkeypatch.setattr(firstword.server.afterwards, "JOBS_TIMEOUT", 0.1)
+    monkeypatch.setattr(firstword.server.tasks, "DRAIN_TIMEOUT", 0.1)
     started, ended = threading.Event(), threading.Event()
 
     @app.after_turn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -14,14 +13,13 @@ from ..telemetry import Counts
 from ..telemetry.lines import Lines
 from ..trace import passed_on
 from ..turn import Turn
+from .tasks import Tasks
 from .webhook import Webhook
 
 if TYPE_CHECKING:
     from ..telemetry.traces import Traces  # whose library is loaded only when traces are kept
 
 AfterTurn: TypeAlias = Callable[[Turn], Awaitable[None]]
-
-JOBS_TIMEOUT = 10.0  # seconds that the jobs of turns that are over get when the server stops
 
 
 class Actions(Protocol):
@@ -64,7 +62,7 @@ class Afterwards:
         self._actions = actions
         self._webhook = webhook
         self._debug = debug
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs = Tasks()
 
     def expect(self, turn: Turn) -> None:
         """Take a turn that begins."""
@@ -87,11 +85,7 @@ class Afterwards:
 
     async def drain(self) -> None:
         """Wait for what is still done for turns that are over, and end what takes too long."""
-        if self._jobs:
-            _, late = await asyncio.wait(self._jobs, timeout=JOBS_TIMEOUT)
-            for job in late:
-                job.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._jobs.drain()
 
     def log_bug(self, turn: Turn | None, error: BaseException) -> None:
         """Log where a mistake was made; what it says may be a caller's words, so only on request."""
@@ -121,9 +115,7 @@ class Afterwards:
             self._start(self._actions.finish, turn)
 
     def _start(self, after: AfterTurn, turn: Turn) -> None:
-        job = asyncio.create_task(self._run_after(after, turn))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        self._jobs.start(self._run_after(after, turn))
 
     async def _run_after(self, after: AfterTurn, turn: Turn) -> None:
         try:

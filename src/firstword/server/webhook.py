@@ -6,7 +6,6 @@ off the answer's path: Agora sends again what is not answered soon.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import OrderedDict
@@ -22,6 +21,7 @@ from ..threads import in_thread
 from ..turn import Turn
 from .request import Gone, read_body, read_headers
 from .routes import EVENTS
+from .tasks import Tasks
 from .writers import ASGISend, refuse, send_json
 
 log = logging.getLogger("firstword")
@@ -33,7 +33,6 @@ WINDOW = 300.0  # seconds that what was sent is taken: longer than clocks differ
 MAX_NOTICES = 10_000  # ids of events that were taken, so that one that is sent again does nothing
 MAX_KEPT = 20_000  # names of turns; the engine tells of them when the call is over
 MAX_WORD = 64  # signs of what a failure is called, in the log
-JOBS_TIMEOUT = 10.0  # seconds that hooks get when the server stops
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -82,7 +81,7 @@ class Webhook:
         self._debug = debug
         self._turns: OrderedDict[tuple[str, str, int], Kept] = OrderedDict()
         self._notices: OrderedDict[str, None] = OrderedDict()
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._jobs = Tasks()
 
     def note(self, turn: Turn) -> None:
         """Remember a turn that is over, by its agent and its channel, if it says whose it is."""
@@ -120,11 +119,7 @@ class Webhook:
 
     async def drain(self) -> None:
         """Wait for the hooks that run, and end those that take too long."""
-        if self._jobs:
-            _, late = await asyncio.wait(self._jobs, timeout=JOBS_TIMEOUT)
-            for job in late:
-                job.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._jobs.drain()
 
     async def _read(self, scope: Scope, receive: Receive) -> Event:
         if scope["method"] != "POST":
@@ -164,9 +159,7 @@ class Webhook:
                     each.id, each.number, event.kind, first, parts,
                 )  # fmt: skip
         if self._hook is not None:
-            job = asyncio.create_task(self._run(self._hook, event))
-            self._jobs.add(job)
-            job.add_done_callback(self._jobs.discard)
+            self._jobs.start(self._run(self._hook, event))
 
     async def _join(self, event: Event) -> tuple[Heard, ...]:
         """Return an event's turns with what we know of each."""
