@@ -194,7 +194,8 @@ async def test_a_balancer_hears_of_the_end_before_it_comes(run: Run, tmp_path: P
         while (ready := await caller.hears(path="/ready", method="GET")).status == 200:
             pass
         assert ready.json["reasons"] == ["The server is being stopped."]
-        late = await caller.says(model="mine")
+        while "connection" not in (late := await caller.says(model="mine")).headers:
+            assert late.done  # by the other worker, to which the signal is still on its way
         assert late.done and late.headers["connection"] == "close"
         assert kept.connections == 1 and (await kept.says()).done  # on the connection that it has had
         with pytest.raises(ConnectionRefusedError):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 import time
 from typing import Any
 
@@ -268,6 +269,10 @@ async def test_a_collector_that_is_away_is_no_turns_business(
         with caplog.at_level(logging.INFO, "firstword"):
             stopping = await traced(App(base_url=upstream.base_url), several)
     assert time.monotonic() - stopping < FLUSH_TIMEOUT + 2
+    for thread in threading.enumerate():
+        if thread.name.startswith("OtelBatch"):  # it would try for four seconds more
+            thread.join(2)
+            assert not thread.is_alive()
     said = [record.getMessage() for record in caplog.records if record.name == "firstword"]
     assert sum(line.startswith("traces do not arrive") for line in said) <= 1
     assert any(line.startswith(("traces do not arrive", "traces were left behind")) for line in said)

@@ -69,20 +69,18 @@ class Watched(SpanExporter):
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self._is_well = True
-        self._is_quiet = False
-
-    def hush(self) -> None:
-        """Say no more."""
-        self._is_quiet = True
+        self._is_over = False
 
     def export(self, spans: Any) -> SpanExportResult:
         """Export some spans. Never raises."""
+        if self._is_over:
+            return SpanExportResult.FAILURE
         try:
             result = self._exporter.export(spans)
         except Exception:
             result = SpanExportResult.FAILURE  # what it says may hold the URL, which may hold a key
         is_well = result is SpanExportResult.SUCCESS
-        if is_well != self._is_well and not self._is_quiet:
+        if is_well != self._is_well and not self._is_over:
             self._is_well = is_well
             if is_well:
                 log.info("traces arrive again")
@@ -91,8 +89,10 @@ class Watched(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """Give up what is being sent."""
-        self._exporter.shutdown()
+        """Give up what is being sent, and what is tried again; say no more."""
+        if not self._is_over:
+            self._is_over = True
+            self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Nothing waits here."""
@@ -257,7 +257,7 @@ class Traces:
                 await over.wait()
         except asyncio.TimeoutError:
             if self._watched is not None:
-                self._watched.hush()  # the thread goes on until the process ends, and there is no more to say
+                self._watched.shutdown()  # else the library's thread tries on, in a process that may live on
             log.warning("traces were left behind seconds=%g", FLUSH_TIMEOUT)
 
 
