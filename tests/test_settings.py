@@ -106,6 +106,7 @@ SETTINGS: list[tuple[str, str, str, Any, Any]] = [
     ("keep_alive", "FIRSTWORD_KEEP_ALIVE", "620", 620, 90),
     ("drain_delay", "FIRSTWORD_DRAIN_DELAY", "2", 2.0, 3.0),
     ("drain_timeout", "FIRSTWORD_DRAIN_TIMEOUT", "20", 20.0, 30.0),
+    ("hung_after", "FIRSTWORD_HUNG_AFTER", "2", 2.0, 3.0),
 ]
 EACH = pytest.mark.parametrize(("field", "name", "text", "meant", "other"), SETTINGS, ids=[row[0] for row in SETTINGS])
 

@@ -258,7 +258,7 @@ def test_what_the_gate_and_the_limits_count_is_told_with_the_rest() -> None:
     """They keep plain numbers of their own; each page asks for them anew, and the latest loop of all is told."""
     counts, refused = Counts(), {"no_key": 2}
     counts.readings.append(
-        lambda: kept_elsewhere(gate=refused, limits={"max_turns": 3}, cost={"m1": 1_500_000}, lag=0.25)
+        lambda: kept_elsewhere(gate=refused, limits={"max_turns": 3}, cost={"m1": 1_500_000}, lag=0.25, held=1.5)
     )
     counts.now()
     refused["no_key"] = 5
@@ -266,4 +266,4 @@ def test_what_the_gate_and_the_limits_count_is_told_with_the_rest() -> None:
     assert found["gate_refused_total", ("no_key",)] == 5
     assert found["limits_refused_total", ("max_turns",)] == 3
     assert found["cost_total", ("m1",)] == 1.5
-    assert found["loop_lag_seconds", ()] == 0.25
+    assert found["loop_lag_seconds", ()] == 0.25 and found["loop_held_seconds_total", ()] == 1.5

@@ -33,6 +33,7 @@ from .telemetry.content import Content
 from .telemetry.lines import Lines
 from .telemetry.redaction import redactor
 from .telemetry.tracing import keep_traces
+from .telemetry.watchdog import Watchdog
 from .transport import Transport
 from .turn import CallNext, Stage, Turn, compose, foreign
 from .written import Written, proxy_for
@@ -75,11 +76,9 @@ class Built:
         self._console = Console() if settings.console else None
         afterwards = self._afterwards(counts)
         self._metrics = Metrics(counts, folder=settings.metrics_dir)
-        counts.readings += [self._reading(afterwards), shared.reading]
-        self.limits = limits = limits_of(settings, written.models, written.functions, written.prices, shared.meters)
-        counts.readings.append(
-            lambda: kept_elsewhere(gate=written.gate.refused, limits=limits.refused, cost=limits.cost, lag=limits.lag)
-        )
+        self.limits = limits_of(settings, written.models, written.functions, written.prices, shared.meters)
+        self._watchdog = Watchdog()
+        counts.readings += [self._reading(afterwards), shared.reading, self._kept]
         port, store = settings.operator_port, shared.state
         self._pages = Pages(
             written.gate, self.roster, self._metrics, operator_port=port, store=store, console=self._console
@@ -188,6 +187,13 @@ class Built:
 
         return read
 
+    def _kept(self) -> Values:
+        """Return what the gate, the limits and the watchdog have counted."""
+        limits, refused = self.limits, self._written.gate.refused
+        return kept_elsewhere(
+            gate=refused, limits=limits.refused, cost=limits.cost, lag=limits.lag, held=self._watchdog.seconds
+        )
+
     async def _tell(self, event: Event) -> None:
         for hook in self._written.on_event:
             await call(hook, event)
@@ -218,6 +224,7 @@ class Built:
         await self.transport.close()
         await self._metrics.close()
         await self.replicas.close()
+        self._watchdog.close()
 
 
 def in_order(written: Written, jobs: Jobs) -> list[Stage]:

@@ -27,6 +27,7 @@ class Setup:
 
     drain_timeout: what turns in progress get when it is told to stop. drain_delay: for the balancer to learn that no
         more should come, on SIGTERM.
+    hung_after: for which a worker's event loop may be held before another takes its place; 0 = for ever.
     keep_alive: for the next turn on a connection, which comes after the caller has listened and spoken.
     log: "human" or "json". log_level: "debug", "info", "warning" or "error".
     operator: host and port of what is the operator's alone; None: it is on the callers' port.
@@ -35,6 +36,7 @@ class Setup:
 
     drain_timeout: float = 10.0
     drain_delay: float = 0.0
+    hung_after: float = 60.0
     keep_alive: int = 75
     log: str = "human"
     log_level: str = "info"
@@ -98,7 +100,9 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
     more = options(setup)
     aside = bound_aside(setup.operator, port, quiet=setup.log == "json")
     config = uvicorn.Config(partial(_load_once, load), factory=True, host=host, port=port, workers=workers, **more)
-    supervisor = Workers(config, config.bind_socket(), drain_delay=setup.drain_delay, aside=aside)
+    supervisor = Workers(
+        config, config.bind_socket(), drain_delay=setup.drain_delay, hung_after=setup.hung_after, aside=aside
+    )
     with common_folder():
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):

@@ -14,6 +14,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -31,6 +32,17 @@ class Draining(uvicorn.Server):
         super().__init__(config)
         self._drain_delay = drain_delay
         self._signal: int = signal.SIGINT
+        self._ticked: float | None = None  # when the loop last came round, on the monotonic clock
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is done ten times a second."""
+        self._ticked = time.monotonic()
+        return await super().on_tick(counter)
+
+    def hangs(self, after: float) -> bool:
+        """True when the loop has not come round for `after` seconds. One that starts, or ends, is somebody else's."""
+        ticked = self._ticked
+        return ticked is not None and not self.should_exit and time.monotonic() - ticked > after
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal; a second one ends what the first began."""

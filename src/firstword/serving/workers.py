@@ -36,10 +36,16 @@ END_WITHIN = 60.0
 
 
 class Worker(Process):
-    """One process. It is told by SIGHUP that its successor is there."""
+    """One process. It is told by SIGHUP that its successor is there.
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, drain_delay: float) -> None:
+    hung_after: seconds after which one whose event loop is held does not count as alive any more; 0 = it always does.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[socket.socket], *, drain_delay: float, hung_after: float
+    ) -> None:
         self._drain_delay = drain_delay
+        self._hung_after = hung_after
         super().__init__(config, sockets)
 
     @property
@@ -48,6 +54,14 @@ class Worker(Process):
         if not isinstance(self._server, Draining):
             self._server = Draining(self.config, drain_delay=self._drain_delay)
         return self._server
+
+    def pong(self) -> None:
+        """Answer the supervisor, from a thread, unless the loop is held for too long."""
+        self.child_conn.recv()
+        if self._hung_after and self.server.hangs(self._hung_after):
+            log.error("Child process [%s] hangs: it is replaced.", os.getpid())
+        else:
+            self.child_conn.send(self.server.started)
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve; runs in the process itself."""
@@ -65,7 +79,8 @@ class Worker(Process):
 class Workers(Multiprocess):
     """The supervisor: starts `config.workers` processes, replaces those that die, and all of them on SIGHUP.
 
-    aside: the operator's socket, if there is one; all workers share it, as whichever wakes may answer.
+    aside: the operator's socket, if there is one; all workers share it, as whichever wakes may answer. hung_after: as
+        in Worker.
     """
 
     def __init__(
@@ -74,11 +89,13 @@ class Workers(Multiprocess):
         listener: socket.socket,
         *,
         drain_delay: float = 0.0,
+        hung_after: float = 0.0,
         aside: Sequence[socket.socket] = (),
     ) -> None:
         super().__init__(config, [listener])
         self._aside = aside
         self._drain_delay = drain_delay
+        self._hung_after = hung_after
         self._has_own_sockets = sys.platform == "linux"
         self._listeners = [listener] * self.processes_num
         if self._has_own_sockets:
@@ -88,7 +105,8 @@ class Workers(Multiprocess):
         self._retired: list[tuple[Process, float]] = []  # those that have a successor, and until when they may go on
 
     def _begin(self, index: int) -> Worker:
-        worker = Worker(self.config, [self._listeners[index], *self._aside], drain_delay=self._drain_delay)
+        sockets = [self._listeners[index], *self._aside]
+        worker = Worker(self.config, sockets, drain_delay=self._drain_delay, hung_after=self._hung_after)
         worker.start()
         return worker
 

@@ -176,6 +176,12 @@ class Running(BaseSettings):
     drain_timeout: float = Field(
         10.0, gt=0, description="Seconds that turns in progress get to end when the server is told to stop."
     )
+    hung_after: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds for which code may hold the event loop of one of several workers before the worker is "
+        "killed and replaced; `0`: for ever.",
+    )
 
     @field_validator("hosts", "image_hosts", "url_secret", "trusted_proxies", mode="before")
     @classmethod

@@ -22,15 +22,16 @@ def standing(hosts: Mapping[str, tuple[int, int, int]], states: Mapping[str, str
 
 
 def kept_elsewhere(
-    *, gate: Mapping[str, int], limits: Mapping[str, int], cost: Mapping[str, int], lag: float
+    *, gate: Mapping[str, int], limits: Mapping[str, int], cost: Mapping[str, int], lag: float, held: float
 ) -> Values:
     """Return what the gate and the limits count: refusals by reason and by limit, cost by model, in millionths.
 
-    lag: seconds by which the event loop is late.
+    lag: seconds by which the event loop is late. held: those for which code has held it.
     """
     return {
         "gate_refused": {(name_of(reason),): count for reason, count in gate.items()},
         "limits_refused": {(name_of(limit),): count for limit, count in limits.items()},
         "cost": {(name_of(model),): millionths / 1_000_000 for model, millionths in cost.items()},
         "loop_lag_seconds": {(): lag},
+        "loop_held_seconds": {(): held},
     }

@@ -1,0 +1,137 @@
+"""Says which code holds the event loop: while it does, all callers of this process hear nothing.
+
+A thread asks the loop for a sign of life. When none comes, it looks at the loop's stack twice: the frames that are
+there both times belong to who holds it. A loop that is only busy has others by then, and is a matter of
+`firstword_loop_lag_seconds`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import NamedTuple
+
+log = logging.getLogger("firstword")
+
+EVERY = 0.5  # seconds from one sign of life to the next request for one
+AFTER = 1.0  # seconds without one, after which somebody may hold the loop
+BETWEEN = 0.25  # seconds between the two looks at who
+AGAIN = 60.0  # seconds in which a place is not told of again
+_OURS = f"{Path(__file__).parent.parent}{os.sep}"
+_LIBRARIES = ("<", *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+class Place(NamedTuple):
+    """A line of code, as "custom_llm.py:12", and the name of the function that it is in."""
+
+    line: str
+    function: str
+
+
+class Watchdog:
+    """Watches the loop that runs, until it is closed.
+
+    seconds: for which the loop was held, so far, a second or more at a time.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._runs_in = threading.get_ident()
+        self._below = 0  # frames that are below whatever the loop calls
+        self._sign = threading.Event()
+        self._is_over = threading.Event()
+        self._told: dict[Place, float] = {}  # when
+        self._loop.call_soon(self._give_sign)
+        threading.Thread(target=self._watch, name="firstword-watchdog", daemon=True).start()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._is_over.set()
+
+    def _give_sign(self) -> None:
+        self._below = len(stack(sys._getframe(1)))
+        self._sign.set()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(EVERY):
+            self._sign.clear()
+            asked = monotonic()
+            try:
+                self._loop.call_soon_threadsafe(self._give_sign)
+            except RuntimeError:  # the loop is closed
+                return
+            if self._sign.wait(AFTER):
+                continue
+            place = self._look()
+            if place is not None:
+                self._tell(place, asked)
+            while not (self._sign.wait(EVERY) or self._is_over.is_set() or self._loop.is_closed()):
+                pass
+
+    def _look(self) -> Place | None:
+        """Return which code holds the loop; None when none does after all, or nobody knows."""
+        first = self._called()
+        if self._sign.wait(BETWEEN) or not (self._below and self._loop.is_running()):
+            return None
+        # A frame is the same one only while the other is kept.
+        both = [one for one, other in zip(first, self._called(), strict=False) if one is other]
+        return place_of(both) if both else None
+
+    def _called(self) -> list[FrameType]:
+        """Return the frames of what the loop has called, the innermost last."""
+        frame = sys._current_frames().get(self._runs_in)
+        return [] if frame is None else stack(frame)[self._below :]
+
+    def _tell(self, place: Place, asked: float) -> None:
+        """Say who holds the loop, and for how long, when it is over."""
+        said = f"in={place.function} at={place.line}"
+        is_new = monotonic() - self._told.get(place, -AGAIN) >= AGAIN
+        if is_new:
+            self._told[place] = monotonic()
+            log.warning(
+                "event loop held %s seconds=%.1f hint: nobody is answered meanwhile; "
+                "write a plain def, which runs in a thread, or await what it waits for",
+                said,
+                monotonic() - asked,
+            )
+        while not self._sign.wait(EVERY):
+            if self._is_over.is_set() or self._loop.is_closed():
+                return
+        seconds = monotonic() - asked
+        self.seconds += seconds
+        if is_new:
+            log.warning("event loop goes on %s seconds=%.1f", said, seconds)
+
+
+def stack(frame: FrameType | None) -> list[FrameType]:
+    """Return a frame and those that led to it, the innermost last."""
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames[::-1]
+
+
+def place_of(frames: Sequence[FrameType]) -> Place:
+    """Return the line of code to look at: the user's innermost behind our last one.
+
+    Where that is a library only, it is the library's first line; where nothing is behind ours, it is ours.
+    """
+    last = max((at for at, frame in enumerate(frames) if _file(frame).startswith(_OURS)), default=-1)
+    behind = frames[last + 1 :]
+    users = [frame for frame in behind if not _file(frame).startswith(_LIBRARIES)]
+    frame = users[-1] if users else behind[0] if behind else frames[-1]
+    return Place(f"{Path(_file(frame)).name}:{frame.f_lineno}", frame.f_code.co_name)
+
+
+def _file(frame: FrameType) -> str:
+    return frame.f_code.co_filename
