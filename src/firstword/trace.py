@@ -1,7 +1,7 @@
-"""The trace that a turn is a part of: W3C's `traceparent` read and written, and the requests to models within it.
+"""The trace that a turn is a part of: W3C's `traceparent` read and written, what models and tools were asked in it.
 
-Pure, and without any library: a trace is passed on also where nobody here keeps it. Ids are drawn when a turn and a
-request begin, because the request's stands in what is sent upstream; spans are made of all this when the turn is over.
+Pure, and without any library: a trace is passed on also where nobody here keeps it. Ids are drawn when a turn, a
+request and a tool begin, because they stand in what is sent on; spans are made of all this when the turn is over.
 Source: https://www.w3.org/TR/trace-context/
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,7 @@ from .errors import Error
 SAMPLED = 0x01  # the one flag that version 00 knows, beside "random", which says nothing to us
 MAX_STATE = 512  # signs of a tracestate that everybody has to pass on
 MAX_MEMBERS = 32
+_running: ContextVar[str] = ContextVar("firstword_tool", default="")  # the span of the tool that this task runs
 _parent = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII).fullmatch
 _KEY = r"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
 _member = re.compile(rf"({_KEY})=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{{0,255}}[\x21-\x2b\x2d-\x3c\x3e-\x7e])").fullmatch
@@ -104,11 +106,23 @@ class Trace:
     def ask(self, model: str, *, provider: str, host: str = "", port: int = 0) -> Ask:
         """Begin a request to a model."""
         span = new_id(8)
-        parent = f"00-{self.id}-{span if self.span else self.parent}-{self.flags:02x}"
-        headers = (("traceparent", parent), ("tracestate", self.state)) if self.state else (("traceparent", parent),)
-        ask = Ask(span, model, provider, host, port, headers, self.fate)
+        ask = Ask(span, model, provider, host, port, self._headers(span), self.fate)
         self.asks.append(ask)
         return ask
+
+    def tool(self) -> str:
+        """Begin a tool in a task of its own, and return its span; empty when the trace is only passed on."""
+        span = new_id(8) if self.span else ""
+        _running.set(span)
+        return span
+
+    def onward(self) -> tuple[tuple[str, str], ...]:
+        """Return the headers of a request that a tool makes."""
+        return self._headers(_running.get() or self.span)
+
+    def _headers(self, span: str) -> tuple[tuple[str, str], ...]:
+        parent = f"00-{self.id}-{span if self.span else self.parent}-{self.flags:02x}"
+        return (("traceparent", parent), ("tracestate", self.state)) if self.state else (("traceparent", parent),)
 
 
 def read(headers: Mapping[str, str]) -> Parent | None:

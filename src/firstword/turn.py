@@ -122,6 +122,7 @@ class Called:
     outcome: str
     seconds: float
     began: float = 0.0  # when, in monotonic seconds
+    span: str = ""  # its own in the turn's trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,18 @@ import logging
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from api_of_a_test import Api, Serve
 from caller import Caller, Heard
 from collector import Collector, Kept, traced
 
 from firstword import App, Model
 from firstword.telemetry.traces import FLUSH_TIMEOUT
 from firstword.testing import Upstream, script
+from firstword.tools.http import HTTPTool
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -100,6 +103,18 @@ async def test_a_second_try_has_a_span_of_its_own(collector: Collector, upstream
     assert {ask.parent for ask in asks} == {collector.turn().span}
 
 
+async def test_a_turn_says_what_it_cost(
+    collector: Collector, upstream: Upstream, marker: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The operator has a table of prices."""
+    (tmp_path / "prices").write_text("m1 input=100 output=200\n")
+    monkeypatch.setenv("FIRSTWORD_PRICES", str(tmp_path / "prices"))
+    app = App(base_url=upstream.base_url, models=["m1"])
+    ask = {"user": marker, "scripts": [COUNTED], "stream_options": {"include_usage": True}}
+    await traced(app, lambda caller: caller.says(**ask))
+    assert collector.turn().attributes["firstword.cost"] == pytest.approx((11 * 100 + 3 * 200) / 1e6)
+
+
 async def test_a_caller_who_keeps_nothing_is_obeyed(collector: Collector, upstream: Upstream, marker: str) -> None:
     """The sampled flag is off: no span is made, and the model's server is told so as well."""
     headers = {"traceparent": PARENT[:-1] + "0"}
@@ -155,6 +170,39 @@ async def test_tools_are_spans_and_so_is_each_round(collector: Collector, upstre
     assert len(rounds) == 2 and rounds[0].ended < good.ended < rounds[1].began
     assert rounds[1].attributes["gen_ai.response.time_to_first_chunk"] > 0
     assert b"secret_word" not in collector.raw and b"five euros" not in collector.raw
+
+
+async def test_an_api_is_told_whose_span_asks_it(
+    collector: Collector, serve: Serve, upstream: Upstream, marker: str
+) -> None:
+    """Two HTTP tools are called in one breath, one of which commits: each API's span can hang below its tool's."""
+    api = Api(serve)
+    tools = [
+        HTTPTool("look", f"{api.url}/look", description="Look.", private=True),
+        HTTPTool("book", f"{api.url}/book", description="Book.", method="POST", private=True),
+    ]
+    calls = [script.tool_call(tool.name, "{}", id=tool.name, index=at) for at, tool in enumerate(tools)]
+    scripts = [script.events(script.role(), *calls, script.finish("tool_calls")), ANSWER]
+    app = App(base_url=upstream.base_url)
+    app.add_tools(*tools)
+    headers = {"traceparent": PARENT, "tracestate": "rojo=1"}
+    await traced(app, lambda caller: caller.says(user=marker, scripts=scripts, headers=headers))
+
+    told = {asked.target: (asked.headers["traceparent"], asked.headers["tracestate"]) for asked in api.asked}
+    spans = {span.name.split()[1]: span.span for span in collector.named("execute")}
+    assert told == {f"/{name}": (f"00-{TRACE}-{span}-01", "rojo=1") for name, span in spans.items()} and len(told) == 2
+
+
+async def test_a_trace_that_nobody_keeps_here_goes_on_to_an_api(serve: Serve, upstream: Upstream, marker: str) -> None:
+    """Traces are off: the caller's own span is what the API is told, and nothing where the caller has none."""
+    api = Api(serve)
+    app = App(base_url=upstream.base_url)
+    app.add_tools(HTTPTool("look", f"{api.url}/look", description="Look.", private=True))
+    calls = script.events(script.role(), script.tool_call("look", "{}", id="c1"), script.finish("tool_calls"))
+    caller = Caller(serve(app).url)
+    await caller.says(user=f"{marker} 1", scripts=[calls, ANSWER], headers={"traceparent": PARENT})
+    await caller.says(user=f"{marker} 2", scripts=[calls, ANSWER])
+    assert [asked.headers.get("traceparent") for asked in api.asked] == [PARENT, None]
 
 
 async def test_what_answers_without_http_is_a_span_as_well(collector: Collector) -> None:

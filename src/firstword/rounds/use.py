@@ -79,10 +79,11 @@ class Uses:
 
     async def _use(self, call: Call) -> str:
         began = clock.now()
+        span = "" if self._turn.trace is None else self._turn.trace.tool()
         outcome = await self._outcome(call)
         seconds = clock.now() - began
         arguments = call.item["function"]["arguments"]
-        self._turn.called.append(Called(call.name, arguments, outcome.text, outcome.kind, seconds, began))
+        self._turn.called.append(Called(call.name, arguments, outcome.text, outcome.kind, seconds, began, span))
         if outcome.kind != "answered":
             name = call.name if call.name in self._tools else ""  # else it is the model's own words
             log.warning("tool call id=%s name=%s outcome=%s seconds=%.4f", self._turn.id, name, outcome.kind, seconds)

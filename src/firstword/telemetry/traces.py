@@ -218,7 +218,8 @@ class Traces:
     def _tool(self, trace: Trace, called: Called, more: Attributes, stamp: Callable[[float], int], within: Any) -> None:
         """Make the span of a tool that ran."""
         name = "unknown" if called.outcome == "unknown" else called.name  # else it is the model's own word
-        span = self._start(trace, new_id(8), f"execute_tool {name}", SpanKind.INTERNAL, stamp(called.began), within)
+        own, began = called.span or new_id(8), stamp(called.began)
+        span = self._start(trace, own, f"execute_tool {name}", SpanKind.INTERNAL, began, within)
         span.set_attributes(
             {
                 "gen_ai.operation.name": "execute_tool",
@@ -332,6 +333,7 @@ def _of_turn(turn: Turn, trace: Trace) -> Attributes:
         "firstword.apologised": turn.apologised or None,
         "firstword.truncated": turn.reply.truncated or None,
         "firstword.again": turn.again or None,
+        "firstword.cost": None if turn.cost is None else float(turn.cost),
         "error.type": None if trace.outcome in ("answered", "hung_up") else trace.outcome,
         **_usage(turn),
     }

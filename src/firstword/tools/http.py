@@ -20,6 +20,7 @@ import msgspec
 
 from .. import clock
 from ..errors import ConfigError, ToolError
+from ..trace import Trace
 from ..transport import Origin, split
 from ..turn import Turn
 from ..wire import HttpRequest
@@ -123,7 +124,7 @@ class HTTPTool:
             wrong = next(misfits(arguments, self.parameters), None)
             if wrong is not None:
                 raise ToolError(wrong)
-            request = self._request(arguments)
+            request = self._request(arguments, turn.trace)
             async with clock.timeout(within):
                 answer = await self._ask(request)
             return told(answer, hide=self._secrets)
@@ -141,14 +142,14 @@ class HTTPTool:
         held = [*self._path, *(template for _, template in self._query), *self._headers.values()]
         return sorted(set().union(*(template.names for template in held), templates.names_in(self._body)))
 
-    def _request(self, arguments: Mapping[str, Any]) -> HttpRequest:
+    def _request(self, arguments: Mapping[str, Any], trace: Trace | None) -> HttpRequest:
         target = "/".join(templates.in_path(segment, arguments) for segment in self._path)
         pairs = [pair for key, template in self._query for pair in templates.in_query(key, template, arguments)]
         if pairs:
             target += "?" + "&".join(pairs)
         if len(target) > MAX_TARGET:
             raise ToolError("The arguments are too long for a request.")
-        headers = {**_DEFAULTS, "accept-encoding": "identity"}
+        headers = {**_DEFAULTS, "accept-encoding": "identity", **dict(trace.onward() if trace is not None else ())}
         for name, template in self._headers.items():
             value = templates.in_header(name, template, arguments)
             if value is not None:
