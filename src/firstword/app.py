@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .admission import Gate
 from .building import Built
-from .errors import ConfigError
+from .errors import ConfigError, Error
 from .model import Model
 from .own import own
 from .roster import check_new
@@ -312,6 +312,11 @@ class App:
         """Say at `/ready` that no more turns should come; those that do are answered."""
         if self._built is not None:
             self._built.retire()
+
+    def note_refusal(self, error: Error) -> None:
+        """Count bytes that were no request, or a connection too many, which no turn is made of."""
+        if self._built is not None:
+            self._built.note_refusal(error)
 
     async def close(self) -> None:
         """Wait for after_turn hooks, then close every connection. For whoever mounts the App without its lifespan."""

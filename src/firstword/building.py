@@ -11,6 +11,7 @@ import logging
 from . import plugins
 from .allowances import limits_of, offer_of, sizes_of
 from .console import Console
+from .errors import Error
 from .events import Event
 from .health import Budget
 from .roster import Roster
@@ -201,6 +202,10 @@ class Built:
     def retire(self) -> None:
         """Say at `/ready` that no more turns should come."""
         self._pages.retire()
+
+    def note_refusal(self, error: Error) -> None:
+        """Count what was refused before it came to the server."""
+        self._metrics.note_refusal(error)
 
     async def close(self) -> None:
         """Wait for after_turn hooks and jobs, then close every connection."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from caller import Caller, turn
 from served import Served
 
 from firstword import App
+from firstword.server.protocol import VoiceProtocol
 from firstword.testing import Upstream, script
 
 PROTOCOLS = pytest.mark.parametrize("http", ["ours", "httptools", "h11"])
@@ -49,7 +51,7 @@ def start(upstream: Upstream) -> Any:
     """Serve under one of the protocols that uvicorn can be given."""
     running: list[Served] = []
 
-    def begin(http: str = "ours", **more: Any) -> Served:
+    def begin(http: Any = "ours", **more: Any) -> Served:
         other = {} if http == "ours" else {"http": http}
         running.append(Served(App(base_url=upstream.base_url, **more), **other))
         return running[-1]
@@ -175,6 +177,31 @@ async def test_a_head_without_end_is_cut_off(start: Start) -> None:
     writer.transport.abort()
     assert sent < 20_000_000  # what fits into the sockets between us, and no more
     assert (await Caller(server.url).says("Hello")).text == "Hello"
+
+
+def metrics() -> bytes:
+    return b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+async def test_what_is_no_request_is_counted(start: Start) -> None:
+    """Bytes that are none, and a head that is too large: the operator's page tells of both."""
+    server = start()
+    for sent in (b"Hello?\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000):
+        assert b"HTTP/1.1 4" in await talk(server, sent)
+    page = await talk(server, metrics())
+    for reason in (b"bad_request", b"head_too_large"):
+        assert b'firstword_refused_total{reason="%s"} 1.0' % reason in page
+
+
+async def test_a_connection_too_many_is_counted(start: Start) -> None:
+    """There is room for one: the second is told so, and the first can read of it."""
+    server = start(http=partial(VoiceProtocol, max_connections=1))
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    assert b" 503 " in await talk(server, b"")
+    writer.write(metrics())
+    page = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    assert b'firstword_refused_total{reason="too_many_connections"} 1.0' in page
 
 
 async def test_a_connection_that_says_nothing_is_closed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,6 +242,9 @@ class VoiceProtocol(HttpToolsProtocol):
         head = b"%b%bcontent-length: %d\r\n\r\n" % (STATUS_LINE[error.status], lines.encode(), len(body))
         self._refusal = head + body
         log.info("request refused status=%d code=%s", error.status, error.code)
+        count = getattr(self.app, "note_refusal", None)  # another application's, in which ours is mounted, has none
+        if count is not None:
+            count(error)
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             self._tell_refusal()
