@@ -14,13 +14,12 @@ import msgspec
 from ..chunk import Chunk
 from ..errors import Error, UpstreamConnectError, UpstreamError, UpstreamStatusError, UpstreamTimeout
 from ..turn import Seen, Send, Turn
-from ..used import Used
+from ..used import MAX_TOKENS, Used, tokens_in
 
 BYTES = 4  # of a token
 MESSAGE = 16  # bytes that a message costs beside its words
 PICTURE = 4_000  # bytes that an image counts as, or a sound: about a thousand tokens at OpenAI
 ANSWER = 256  # tokens of an answer whose request sets no bound: more than is spoken in a minute
-MAX_TOKENS = 100_000_000  # of one request; a server that counts more, or less than none, is not believed
 MAX_CHOICES = 128
 
 REFUSALS = (UpstreamConnectError, UpstreamStatusError)
@@ -111,12 +110,11 @@ class Tap:
         used = self._used
         if self._is_free:
             return
-        prompt, completion = (_count(self._usage, name) for name in ("prompt_tokens", "completion_tokens"))
+        prompt, completion = (tokens_in(self._usage, name) for name in ("prompt_tokens", "completion_tokens"))
         used.is_counted = prompt is not None and completion is not None
         used.prompt = prompt_of(self._turn.request) if prompt is None else prompt
         used.completion = self._chunks if completion is None else completion
-        details = self._usage.get("prompt_tokens_details") if isinstance(self._usage, dict) else None
-        used.cached = min(_count(details, "cached_tokens") or 0, used.prompt)
+        used.cached = min(tokens_in(self._usage, "prompt_tokens_details", "cached_tokens") or 0, used.prompt)
         assert self._turn.used is not None
         self._turn.used.append(used)
 
@@ -131,9 +129,3 @@ async def counted(ask: Callable[..., Awaitable[None]], turn: Turn, send: Send, m
         raise
     finally:
         tap.close()
-
-
-def _count(usage: Any, name: str) -> int | None:
-    """Return a count of tokens; None for what is none, or not to be believed."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None

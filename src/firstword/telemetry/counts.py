@@ -10,10 +10,10 @@ from typing import Any
 from ..errors import Error, UpstreamError, UpstreamStatusError
 from ..events import Event
 from ..turn import Timeline, Turn
+from ..used import tokens_in
 from .tally import MAX_NAME, MAX_SPREADS, Reading, Spread, Tally, name_of, note_in
 
 LEFT = "left"  # what became of a request that we ended: nobody waited any more, or another model had spoken
-MAX_TOKENS = 100_000_000  # of one request; a server that counts more, or less than none, is not believed
 # Where a provider's count of tokens says what. Source: https://platform.openai.com/docs/api-reference/chat/object
 KINDS = (("input", ("prompt_tokens",)), ("output", ("completion_tokens",)))
 PARTS = (
@@ -181,7 +181,7 @@ class Counts(Tally):
             self.add("attempts", (model, attempt.why, attempt.outcome))
             if attempt.spoke is None and attempt.chunks:
                 self.add("unheard", (model, "chunks"), attempt.chunks)
-            tokens = _believed((attempt.usage or {}).get("total_tokens"))
+            tokens = tokens_in(attempt.usage, "total_tokens")
             if tokens:
                 self.add("unheard", (model, "tokens"), tokens)
 
@@ -195,15 +195,7 @@ def tokens_of(usage: Any) -> list[tuple[str, int]]:
     """Return how many tokens of each kind a provider has counted: "cached" is a part of "input", and so on."""
     found = []
     for kind, path in (*KINDS, *PARTS):
-        value = usage
-        for name in path:
-            value = value.get(name) if isinstance(value, dict) else None
-        tokens = _believed(value)
+        tokens = tokens_in(usage, *path)
         if tokens:
             found.append((kind, tokens))
     return found
-
-
-def _believed(tokens: Any) -> int:
-    """Return a number of tokens; 0 for what cannot be one."""
-    return tokens if type(tokens) is int and 0 < tokens <= MAX_TOKENS else 0

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..turn import Turn
+from ..used import tokens_in
 
 log = logging.getLogger("firstword")
 
@@ -67,7 +68,7 @@ class Lines:
 
     def fields(self, turn: Turn, status: int, outcome: str) -> Fields:
         """Return everything that the log may say of a turn."""
-        error, usage = turn.error, turn.reply.usage or {}
+        error = turn.error
         fields: Fields = {
             "message": "turn ended",
             "id": turn.id,
@@ -89,8 +90,8 @@ class Lines:
                 }
                 for each in turn.called
             ],
-            "input_tokens": _count(usage.get("prompt_tokens")),
-            "output_tokens": _count(usage.get("completion_tokens")),
+            "input_tokens": tokens_in(turn.reply.usage, "prompt_tokens"),
+            "output_tokens": tokens_in(turn.reply.usage, "completion_tokens"),
             "cost": None if turn.cost is None else float(turn.cost),
             "stalls": turn.stalls,
             "longest_gap": None if turn.longest_gap is None else round(turn.longest_gap, 6),
@@ -144,11 +145,6 @@ def _attempt(turn: Turn, attempt: Any) -> Fields:
         **({"error": attempt.error} if attempt.error else {}),
         **{name: round(at - received, 6) for name, at in marks.items() if at is not None},
     }
-
-
-def _count(tokens: Any) -> int | None:
-    """Return a count of tokens, if it is one: a server may say anything."""
-    return tokens if type(tokens) is int and 0 <= tokens < 2**53 else None
 
 
 def _more(turn: Turn) -> str:

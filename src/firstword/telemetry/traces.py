@@ -29,6 +29,7 @@ from .. import clock
 from ..errors import ConfigError
 from ..trace import SAMPLED, Ask, Trace, new_id, passed_on, read
 from ..turn import Called, Turn
+from ..used import tokens_in
 from .content import Content, term
 
 log = logging.getLogger("firstword")
@@ -350,6 +351,6 @@ def _clean(value: Any) -> Any:
 
 
 def _usage(turn: Turn) -> Attributes:
-    usage = turn.reply.usage or {}
     names = {"prompt_tokens": "gen_ai.usage.input_tokens", "completion_tokens": "gen_ai.usage.output_tokens"}
-    return {names[name]: usage[name] for name in names if type(usage.get(name)) is int and 0 <= usage[name] < 2**53}
+    found = {names[name]: tokens_in(turn.reply.usage, name) for name in names}
+    return {name: count for name, count in found.items() if count is not None}
