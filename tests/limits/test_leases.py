@@ -232,7 +232,7 @@ def test_a_lease_is_given_back_once() -> None:
     limits = Limits(meters=meters, per_key=Allowance(concurrent=2))
     leases = [limits.lease(Grant("shop")) for _ in range(2)]
     for lease in leases:
-        assert lease is not None and lease.enter(Grant("shop"), None) is None
+        assert lease is not None and lease.enter(Grant("shop"), "") is None
     for _ in range(2):
         assert leases[0] is not None
         leases[0].release()

@@ -356,7 +356,7 @@ async def test_what_was_spent_is_spent_however_the_turn_ends() -> None:
     limits = Limits(overall=one, prices=Prices(read_prices("m input=1 output=1")))
     for adds_up in (False, True):
         lease, turn = limits.lease(Grant()), Turn(request={"model": "m", "messages": []})
-        assert lease is not None and lease.enter(Grant(), None) is None and await lease.hold(turn) is None
+        assert lease is not None and lease.enter(Grant(), "") is None and await lease.hold(turn) is None
         assert turn.used == []
         turn.used.append(Used("m", 400, 200))
         if adds_up:

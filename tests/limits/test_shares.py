@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from caller import Caller
 from conftest import ROOT
+from served import Served
 
 from firstword import App, Model
 from firstword.admission.grant import Allowance, Grant
@@ -142,7 +144,7 @@ async def test_so_many_turns_at_once_and_a_place_is_free_when_one_is_over(limits
 def taken(limits: Limits, grant: Grant, times: int) -> list[bool]:
     """Return of so many requests whether each is let in; none is over."""
     leases = [limits.lease(grant) for _ in range(times)]
-    return [lease is None or lease.enter(grant, ("10.0.0.1", 1)) is None for lease in leases]
+    return [lease is None or lease.enter(grant, "10.0.0.1") is None for lease in leases]
 
 
 def test_a_key_s_own_line_says_more_than_the_usual() -> None:
@@ -170,19 +172,30 @@ def test_a_key_with_a_limit_is_held_to_it_where_nobody_else_is() -> None:
         ("2001:db8::1", "2001:db8::ffff:1", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("fe80::1%eth0", "fe80::2", True),
-        ("a socket", "another", True),
+        ("a socket", "another", False),
     ],
 )
 def test_who_has_no_key_is_known_by_the_address(host: str, other: str, is_one: bool) -> None:
     """Of IPv6 by the half of it that a provider gives one customer: the rest is theirs to choose."""
-    assert (whose_key(Grant(), (host, 1)) == whose_key(Grant(), (other, 2))) is is_one
+    assert (whose_key(Grant(), host) == whose_key(Grant(), other)) is is_one
+
+
+@pytest.mark.parametrize(("proxies", "statuses"), [("127.0.0.1", [200, 200, 429]), ("", [200, 429, 429])])
+async def test_callers_without_a_key_behind_a_proxy(
+    limits: Set, serve: Callable[[App], Served], proxies: str, statuses: list[int]
+) -> None:
+    """One turn a minute for each: a proxy that is trusted tells them apart; the word of any other is nobody's."""
+    limits(requests_per_minute_per_key=1, trusted_proxies=proxies)
+    caller = Caller(serve(App()).url)
+    heard = [await caller.says(model="demo", headers={"x-forwarded-for": f"9.9.9.{end}"}) for end in (2, 3, 2)]
+    assert [each.status for each in heard] == statuses
 
 
 def test_a_caller_s_key_is_kept_as_a_digest() -> None:
     """What meters are called may go to a store that many share."""
-    whose = whose_key(Grant(key="sk-secret"), ("10.0.0.1", 1))
-    assert "secret" not in whose and whose != whose_key(Grant(key="sk-secreu"), ("10.0.0.1", 1))
-    assert whose_key(Grant("shop", key="sk-secret"), None) == "key shop" and whose_key(Grant(), None)
+    whose = whose_key(Grant(key="sk-secret"), "10.0.0.1")
+    assert "secret" not in whose and whose != whose_key(Grant(key="sk-secreu"), "10.0.0.1")
+    assert whose_key(Grant("shop", key="sk-secret"), "") == "key shop" and whose_key(Grant(), "")
 
 
 # --- tokens -----------------------------------------------------------------------------------------

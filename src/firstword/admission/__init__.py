@@ -94,6 +94,10 @@ class Gate:
             return ["The keys of the tokens' issuer are not here yet."]
         return []
 
+    def address_of(self, headers: Mapping[str, str], client: Client) -> str:
+        """Return where a request comes from, as far as the proxies before us are believed; empty = nobody knows."""
+        return address_of(headers, client, self._proxies)
+
     def admit(
         self,
         headers: Mapping[str, str],
@@ -206,7 +210,7 @@ class Gate:
         """True for a good key. Raises TooManyRequests for one that could be a guess, from where too many failed."""
         if is_made(key) or is_long(key):
             return is_good
-        address = address_of(headers, client, self._proxies)
+        address = self.address_of(headers, client)
         if self._attempts.was_good(address, hashed):
             return is_good
         wait = self._attempts.wait(address)
@@ -251,7 +255,7 @@ class Gate:
     def _refuse(self, reason: str, error: Error, headers: Mapping[str, str], client: Client) -> NoReturn:
         """Raise the error, or TooManyRequests when too many came from there already."""
         self.refused[reason] += 1
-        address = address_of(headers, client, self._proxies)
+        address = self.address_of(headers, client)
         wait = self._attempts.wait(address)
         if wait > 0:
             self._slow(wait)

@@ -6,14 +6,13 @@ It asks twice: when its caller is known, before the body is read; and when all i
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from ..admission.callers import household
 from ..admission.grant import UNLIMITED, Allowance, Grant
 from ..errors import BadRequest, BudgetExceeded, Error, Overloaded, TooManyRequests
 from ..turn import Turn
@@ -76,10 +75,13 @@ class Lease:
         self._pending: Awaitable[Refusal | None] | None = None
         self._turn: Turn | None = None
 
-    def enter(self, grant: Grant, client: Sequence[Any] | None) -> Error | None:
-        """Ask for what can be asked before the body is read. Returns why there is none, if that is known at once."""
+    def enter(self, grant: Grant, address: str) -> Error | None:
+        """Ask for what can be asked before the body is read. Returns why there is none, if that is known at once.
+
+        address: where the caller is, for one who has no key; empty = on this machine.
+        """
         allowance = _of_key(grant.allowance, self._terms.per_key)
-        whose = whose_key(grant, client)
+        whose = whose_key(grant, address)
         self._key = (whose, allowance)
         asks = _at_the_door("", "", self._terms.overall) + _at_the_door(PER_KEY, whose, allowance)
         return self._refused(self._take(asks))
@@ -235,7 +237,7 @@ def _whole(limit: float) -> int:
     return max(round(limit), 1) if limit > 0 else 0
 
 
-def whose_key(grant: Grant, client: Sequence[Any] | None) -> str:
+def whose_key(grant: Grant, address: str) -> str:
     """Return whose limits a request is held against: the gate key's name, else the session that a URL was signed for,
     else the caller's own key, else the address.
 
@@ -247,7 +249,7 @@ def whose_key(grant: Grant, client: Sequence[Any] | None) -> str:
         return f"session {digest(grant.session)}"
     if grant.key is not None:
         return f"caller {hashlib.sha256(grant.key.encode()).hexdigest()[:32]}"
-    return f"at {_network(str(client[0]))}" if client else "at this machine"
+    return f"at {household(address)}" if address else "at this machine"
 
 
 def _whose_session(turn: Turn) -> str | None:
@@ -257,17 +259,6 @@ def _whose_session(turn: Turn) -> str | None:
     """
     grant = turn.grant
     return caller_of(turn) if grant.session is None else digest([grant.name, grant.session])
-
-
-def _network(host: str) -> str:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return "no address"
-    if isinstance(address, ipaddress.IPv6Address):
-        mapped = address.ipv4_mapped
-        return str(mapped or ipaddress.ip_network((address, 64), strict=False).network_address)
-    return str(address)
 
 
 def told(refusal: Refusal) -> Error:

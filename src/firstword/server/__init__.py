@@ -266,7 +266,7 @@ class Server:
         lease = None if refusal is not None else self.limits.lease(grant)
         if lease is not None:
             held.append(lease)
-            refusal = lease.enter(grant, scope.get("client"))
+            refusal = lease.enter(grant, self._gate.address_of(headers, scope.get("client")))
             if refusal is not None and not self._reader.must_speak(where):
                 raise refusal
         bounds = self._bounds

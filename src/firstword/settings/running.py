@@ -55,7 +55,7 @@ class Running(BaseSettings):
     )
     trusted_proxies: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
-        description="Networks, separated by commas, whose `x-forwarded-for` says which address a wrong key came from.",
+        description="Networks, separated by commas, whose `x-forwarded-for` says which address a request came from.",
     )
     operator_key: SecretStr | None = Field(
         None,
