@@ -17,6 +17,14 @@ from pathlib import Path
 from caller import Caller
 
 
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on a port of this machine; whoever calls it next finds out if nobody does."""
+    for _ in range(2000):
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.005)
+
+
 class Process:
     """A running command: its output as it comes, and where it listens."""
 
@@ -44,7 +52,7 @@ class Process:
                     self.output += line
                     self._grew.notify_all()
 
-    def says(self, pattern: str, within: float = 10) -> re.Match[str]:
+    def says(self, pattern: str, within: float = 30) -> re.Match[str]:
         """Wait until the output matches, and return the match."""
         with self._grew:
             found = self._grew.wait_for(lambda: re.search(pattern, self.output), within)
@@ -55,10 +63,7 @@ class Process:
         """Wait until it can be called, and return somebody who calls it."""
         port = int(self.says(r"Uvicorn running on http://[\d.]+:(\d+) ")[1])
         self.says("Application startup complete")
-        for _ in range(1000):  # a worker says that it has started before it listens
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.005)
+        wait_for(port)  # a worker says that it has started before it listens
         return Caller(f"http://127.0.0.1:{port}")
 
     def tell(self, signal: signal.Signals) -> None:

@@ -77,23 +77,24 @@ class Served:
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(within)
 
     def left_open(self) -> dict[str, int]:
-        """Return how many upstream connections are in use and how many turns' tasks run, once that is steady.
+        """Return how many upstream connections are in use and how many turns' tasks run, once that and hooks are over.
 
         A turn's last steps may still be on their way when its caller has seen the end: give them a moment.
         """
 
         async def look() -> dict[str, int]:
             found = {}
-            for _ in range(200):
+            for _ in range(800):
                 transport = self.app._built.transport if self.app._built else None
                 names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
                 turns = [name for name in names if name.startswith(("Server.", "_hang_up", "RequestResponseCycle"))]
                 turns = [name for name in turns if name != "Server.serve"]
                 found = {"in_use": transport.in_use if transport else 0, "turns": len(turns)}
-                if not any(found.values()):
+                after = self.app._built.server._afterwards.running if self.app._built else 0
+                if not (any(found.values()) or after):
                     break
                 await asyncio.sleep(0.01)
             return found
 
-        result: dict[str, int] = self.run(look)
+        result: dict[str, int] = self.run(look, within=20)
         return result

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from caller import Caller, turn
-from command import Process
+from command import Process, wait_for
 from conftest import ROOT
 from shipped import documents
 
@@ -64,10 +64,7 @@ class Fleet:
 def fleet(tmp_path: Path, upstream: Upstream) -> Iterator[Fleet]:
     """Two servers behind nginx, which answers."""
     made = Fleet(tmp_path, upstream)
-    with socket.socket() as probe:
-        for _ in range(1000):
-            if probe.connect_ex(("127.0.0.1", int(made.caller.url.rsplit(":", 1)[1]))) == 0:
-                break
+    wait_for(int(made.caller.url.rsplit(":", 1)[1]))
     yield made
     made.stop()
 
