@@ -294,6 +294,7 @@ class App:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await built.opened()
+        built.watch()  # not for whoever has no lifespan: a test's clock that jumps is not to be woken
         # Plain functions of the user's run in threads, and one that blocks keeps its thread after its caller has left.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         gc.collect()

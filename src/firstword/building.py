@@ -119,6 +119,10 @@ class Built:
         """True until the tools' sources are open, and the gate knows its keys."""
         return self._opening is not None and not self._opening.done()
 
+    def watch(self) -> None:
+        """Look for code that holds the loop, in a thread, until the end."""
+        self._watchdog.open()
+
     async def opened(self) -> None:
         """Wait until they are."""
         if self._opening is not None:

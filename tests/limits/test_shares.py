@@ -186,8 +186,10 @@ async def test_callers_without_a_key_behind_a_proxy(
 ) -> None:
     """One turn a minute for each: a proxy that is trusted tells them apart; the word of any other is nobody's."""
     limits(requests_per_minute_per_key=1, trusted_proxies=proxies)
-    caller = Caller(serve(App()).url)
-    heard = [await caller.says(model="demo", headers={"x-forwarded-for": f"9.9.9.{end}"}) for end in (2, 3, 2)]
+    app = App()
+    app.model("mine")(lambda turn: "Hello.")
+    caller = Caller(serve(app).url)
+    heard = [await caller.says(model="mine", headers={"x-forwarded-for": f"9.9.9.{end}"}) for end in (2, 3, 2)]
     assert [each.status for each in heard] == statuses
 
 

@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Watchdog:
-    """Watches the loop that runs, until it is closed.
+    """Watches the loop that it was made in, from when it is opened until it is closed.
 
     seconds: for which the loop was held, so far, a second or more at a time.
     """
@@ -50,6 +50,9 @@ class Watchdog:
         self._sign = threading.Event()
         self._is_over = threading.Event()
         self._told: dict[Place, float] = {}  # when
+
+    def open(self) -> None:
+        """Begin to watch."""
         self._loop.call_soon(self._give_sign)
         threading.Thread(target=self._watch, name="firstword-watchdog", daemon=True).start()
 
