@@ -87,7 +87,9 @@ METRICS: Mapping[str, Metric] = {
     ),
     "store": Metric(GAUGE, ("how",), "Workers for which the store that replicas share is there, or away."),
     "loop_lag_seconds": Metric(PEAK, (), "How late the event loop comes to what is due."),
-    "loop_held_seconds": Metric(COUNTER, (), "For how long code has held the event loop, a second or more at a time."),
+    "loop_held_seconds": Metric(
+        COUNTER, (), "For how long code has held the event loop, when it was for about a second or more."
+    ),
     "workers": Metric(GAUGE, (), "Processes that serve."),
     "worker_starts": Metric(COUNTER, (), "Processes that have begun to serve."),
     "build_info": Metric(PEAK, ("version", "python"), "1 for what runs."),

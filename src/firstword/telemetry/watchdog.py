@@ -19,14 +19,20 @@ from time import monotonic
 from types import FrameType
 from typing import NamedTuple
 
+import msgspec
+
 log = logging.getLogger("firstword")
 
-EVERY = 0.5  # seconds from one sign of life to the next request for one
-AFTER = 1.0  # seconds without one, after which somebody may hold the loop
-BETWEEN = 0.25  # seconds between the two looks at who
+EVERY = 0.25  # seconds from one sign of life to the next request for one
+AFTER = 0.5  # seconds without one, after which somebody may hold the loop
+BETWEEN = 0.25  # seconds between the two looks at who: what holds it for a second is surely seen
 AGAIN = 60.0  # seconds in which a place is not told of again
 _OURS = f"{Path(__file__).parent.parent}{os.sep}"
-_LIBRARIES = ("<", *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_LIBRARIES = (
+    "<",
+    str(Path(msgspec.__file__).parent.parent),  # packages may have been installed anywhere
+    *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+)
 
 
 class Place(NamedTuple):
@@ -34,6 +40,9 @@ class Place(NamedTuple):
 
     line: str
     function: str
+
+
+STILL = Place("", "")  # where nothing could be seen
 
 
 class Watchdog:
@@ -65,20 +74,34 @@ class Watchdog:
         self._sign.set()
 
     def _watch(self) -> None:
+        rested = monotonic()
         while not self._is_over.wait(EVERY):
+            self._note_pause(monotonic() - rested - EVERY)
             self._sign.clear()
-            asked = monotonic()
+            asked = rested = monotonic()
             try:
                 self._loop.call_soon_threadsafe(self._give_sign)
             except RuntimeError:  # the loop is closed
                 return
-            if self._sign.wait(AFTER):
-                continue
-            place = self._look()
-            if place is not None:
-                self._tell(place, asked)
-            while not (self._sign.wait(EVERY) or self._is_over.is_set() or self._loop.is_closed()):
-                pass
+            if not self._sign.wait(AFTER):
+                place = None if self._note_pause(monotonic() - asked - AFTER) else self._look()
+                if place is not None:
+                    self._tell(place, asked)
+                while not (self._sign.wait(EVERY) or self._is_over.is_set() or self._loop.is_closed()):
+                    pass
+                rested = monotonic()
+
+    def _note_pause(self, seconds: float) -> bool:
+        """Note by how much this thread is late itself, if that is much: nothing has run meanwhile."""
+        if seconds < AFTER + BETWEEN:
+            return False
+        self.seconds += seconds
+        if self._is_new(STILL):
+            log.warning(
+                "event loop stood still seconds=%.1f hint: a call into C lets no thread run, or the machine was frozen",
+                seconds,
+            )
+        return True
 
     def _look(self) -> Place | None:
         """Return which code holds the loop; None when none does after all, or nobody knows."""
@@ -97,22 +120,31 @@ class Watchdog:
     def _tell(self, place: Place, asked: float) -> None:
         """Say who holds the loop, and for how long, when it is over."""
         said = f"in={place.function} at={place.line}"
-        is_new = monotonic() - self._told.get(place, -AGAIN) >= AGAIN
+        is_new = self._is_new(place)
         if is_new:
-            self._told[place] = monotonic()
             log.warning(
                 "event loop held %s seconds=%.1f hint: nobody is answered meanwhile; "
                 "write a plain def, which runs in a thread, or await what it waits for",
                 said,
                 monotonic() - asked,
             )
-        while not self._sign.wait(EVERY):
-            if self._is_over.is_set() or self._loop.is_closed():
-                return
-        seconds = monotonic() - asked
-        self.seconds += seconds
-        if is_new:
+        before = self.seconds
+        while True:  # it is counted while it lasts: it may last until the process is killed
+            goes_on = self._sign.wait(EVERY)
+            seconds = monotonic() - asked
+            self.seconds = before + seconds
+            if goes_on or self._is_over.is_set() or self._loop.is_closed():
+                break
+        if is_new and goes_on:
             log.warning("event loop goes on %s seconds=%.1f", said, seconds)
+
+    def _is_new(self, place: Place) -> bool:
+        """True when a place was not told of lately."""
+        now = monotonic()
+        if now - self._told.get(place, -AGAIN) < AGAIN:
+            return False
+        self._told[place] = now
+        return True
 
 
 def stack(frame: FrameType | None) -> list[FrameType]:
