@@ -156,6 +156,29 @@ async def test_a_hang_up_before_the_first_word_reaches_the_upstream(
     assert len(upstream.seen(marker, until="now")) == asked  # no further attempt
 
 
+@pytest.mark.parametrize("size", [60_000, 70_000, 900_000, 1_500_000])
+@pytest.mark.parametrize("behind", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["alone", "pipelined"])
+async def test_a_hang_up_behind_much_that_was_sent_reaches_the_upstream(
+    served: Served, upstream: Upstream, marker: str, size: int, behind: bytes
+) -> None:
+    """A long history, and a request that came too early: reading was paused for either, and the end was not seen."""
+    asked = 0
+
+    async def measure() -> float:
+        nonlocal asked
+        asked += 1
+        body = turn("x" * size, user=marker, script=script.never_answers())
+        async with hanging_up(served, body) as call:
+            call.writer.write(behind)
+            await upstream.wait_asked(marker, count=asked)
+            hung_up = call.hangs_up()
+        record = (await upstream.wait_closed(marker, count=asked))[-1]
+        assert record.closed_by == "peer" and record.closed is not None
+        return record.closed - hung_up
+
+    await soon(measure)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 async def test_a_hang_up_after_the_nth_event_reaches_the_upstream(
     served: Served, upstream: Upstream, marker: str, count: int

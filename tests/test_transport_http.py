@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
-from caller import Caller
+from caller import Caller, turn
 from requests_of_a_test import OK, Line, raw, until
 from served import Served
 
@@ -19,6 +20,7 @@ from firstword.errors import (
     UpstreamTruncated,
 )
 from firstword.testing import Upstream, script
+from firstword.transport.alarm import Alarm
 from firstword.wire import HttpRequest
 
 HEAD = "HTTP/1.1 200 OK\r\n"
@@ -209,6 +211,42 @@ async def test_whole_turns_are_the_same_on_either_loop(
         whole = await caller.says("Hi", user=line.marker, stream=False)
         assert whole.json["choices"][0]["message"]["content"] == "Hi"
     assert await asyncio.to_thread(served.left_open) == {"in_use": 0, "turns": 0}
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_words_that_came_in_time_are_heard_when_the_loop_is_late(
+    upstream: Upstream, marker: str, loop: str
+) -> None:
+    """The model speaks before its time is over, and other code holds the loop until after that."""
+    served = Served(App(base_url=upstream.base_url, first_token_timeout=1.0), loop=loop)
+    assert served._loop is not None
+    try:
+        more = [script.wait(2.0), script.finish(), script.done(), script.end()]
+        steps = [script.wait(0.5), script.head(200, script.EVENT_STREAM), script.text("In time."), *more]
+        async with Caller(served.url).dials(turn(user=marker, script=steps)) as call:
+            await upstream.wait_asked(marker)
+            served._loop.call_soon_threadsafe(time.sleep, 1.5)
+            await call.hears_word("In time")
+            assert call.heard.status == 200
+    finally:
+        await asyncio.to_thread(served.stop)
+
+
+def test_an_alarm_of_a_late_loop_lets_it_read_first() -> None:
+    """The loop was held beyond the time; what has come since, and moves the time, is read in its next rounds."""
+
+    async def main() -> list[str]:
+        loop, rung = asyncio.get_running_loop(), []
+        alarm = Alarm(loop, lambda: rung.append("rung"))
+        alarm.set(0.01)
+        time.sleep(0.1)
+        loop.call_soon(loop.call_soon, loop.call_soon, loop.call_soon, alarm.set, 0.2)
+        await asyncio.sleep(0.1)
+        assert rung == []
+        await asyncio.sleep(0.3)
+        return rung
+
+    assert asyncio.run(main()) == ["rung"]
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -81,6 +81,8 @@ class Relay:
                 raise decoder.failure
             if not more:
                 return
+            if not (decoder.done or decoder.finished) and clock.now() >= self._deadline:
+                raise late("stall" if self._turn.timeline.spoke is not None else "first token")
             if decoder.finished:
                 self._deadline = min(self._deadline, clock.now() + END_GRACE)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 from caller import Caller, turn
 from served import Served
 
-from firstword import App
+from firstword import App, Chunk, Turn
+from firstword.server.exchange import Exchange
 from firstword.server.protocol import VoiceProtocol
 from firstword.testing import Upstream, script
 
@@ -202,6 +205,55 @@ async def test_a_connection_too_many_is_counted(start: Start) -> None:
     page = await asyncio.wait_for(reader.read(), 5)
     writer.close()
     assert b'firstword_refused_total{reason="too_many_connections"} 1.0' in page
+
+
+async def test_a_connection_that_is_over_is_let_go_of_without_the_collector(start: Start) -> None:
+    """Each caller who dials for every turn would else leave a circle of objects behind."""
+    server = start()
+
+    def kept() -> int:
+        return sum(isinstance(each, (VoiceProtocol, Exchange)) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = kept()
+        for number in range(20):
+            await talk(server, request(turn(f"word{number}")))
+        for _ in range(200):  # the last one closes a moment after its caller
+            if kept() <= before:
+                break
+            await asyncio.sleep(0.01)
+        assert kept() <= before
+    finally:
+        gc.enable()
+
+
+async def test_a_late_loop_reads_before_it_loses_patience(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook on another's words holds the loop until the time for a head is over; it came in time, and lies there."""
+    monkeypatch.setattr("firstword.server.protocol.VoiceProtocol.head_timeout", 0.3)
+    app = App(base_url=upstream.base_url)
+    held, go_on = threading.Event(), threading.Event()
+    slowly = script.events(script.role(), script.words("One two three four five.", every=0.02), script.finish())
+
+    @app.on_chunk
+    def hold(turn: Turn, chunk: Chunk) -> None:
+        if chunk.text.strip() == "four" and not held.is_set():
+            held.set()
+            go_on.wait(5)
+
+    server = Served(app, loop="uvloop")  # which may ring before it reads
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        other = asyncio.create_task(Caller(server.url).says(script=slowly))
+        await asyncio.to_thread(held.wait, 5)
+        writer.write(request(turn("Hello.")))
+        threading.Timer(0.4, go_on.set).start()
+        assert b"Hello." in await asyncio.wait_for(reader.read(65536), 5)
+        writer.close()
+        assert (await other).text == "One two three four five."
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 async def test_a_connection_that_says_nothing_is_closed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,8 +329,10 @@ class Server:
                     await writer.fail(turn.error)
                 else:
                     await writer.conclude(words)
-        except (Exception, Gone):
+        except (asyncio.TimeoutError, TimeoutError, Gone):
             log.info("caller does not read id=%s", turn.id)
+        except Exception as error:
+            self._afterwards.log_bug(turn, error)
 
 
 def _echoing(turn: Turn, send: Send) -> Send:

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from ..errors import BadRequest, Error, TooManyConnections
+from ..transport.alarm import LATE, MOMENT
 from .exchange import Exchange
 from .head import MAX_HEAD, UNKNOWN, check, origin_form, too_large, without_upgrade
 from .routes import CHAT
@@ -46,6 +47,7 @@ class VoiceProtocol(HttpToolsProtocol):
     linger = LINGER
 
     _exchange: Exchange | None = None  # the turn that is being answered
+    _answering: RequestResponseCycle | None = None  # what uvicorn answers, while others wait behind it
     _in_head = False  # a head is coming in
     _is_slow = False  # it did not come in one piece
     _unread = 0  # bytes that came since the last piece of a body, or since a request was whole
@@ -55,6 +57,7 @@ class VoiceProtocol(HttpToolsProtocol):
     _refusal = b""  # the answer to bytes that were no request; nothing is read after them
     _patience: asyncio.TimerHandle | None = None  # for the next head, or for the end
     _patient_until = 0.0  # on the loop's clock
+    _is_second = False  # look at a time that has gone by
     _stuck: asyncio.TimerHandle | None = None  # for a caller who does not read
 
     def __init__(self, *given: Any, max_connections: int | None = None, **more: Any) -> None:
@@ -74,8 +77,10 @@ class VoiceProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._let_go()
         if self.pipeline or self.transport.is_closing():
+            self._answering = self.pipeline[-1][0] if self.pipeline else None  # it is begun now
             super().on_response_complete()
             return
+        self._answering = None
         self.server_state.total_requests += 1
         if self._refusal:
             self._tell_refusal()
@@ -92,6 +97,11 @@ class VoiceProtocol(HttpToolsProtocol):
         """Close a connection that sends no head; look again later when it has sent one since."""
         self._patience = None
         left = self._patient_until - self.loop.time()
+        if left < -LATE and not self._is_second:  # the loop was held: what lies there may not have been read
+            self._is_second = True
+            self._patience = self.loop.call_later(MOMENT, self._lose_patience)
+            return
+        self._is_second = False
         if left > 0:
             self._patience = self.loop.call_later(left, self._lose_patience)
         elif self._in_head or self.cycle is None or self.cycle.response_complete:
@@ -165,7 +175,13 @@ class VoiceProtocol(HttpToolsProtocol):
             self._exchange = Exchange(self, scope, keep_alive=keep_alive, is_first=self.cycle is None)
             self.cycle = cast("RequestResponseCycle", self._exchange)
         else:
+            before = self.cycle
             super().on_headers_complete()
+            if (
+                self.pipeline
+            ):  # uvicorn has paused the reading, and the end would not be seen; MAX_PIPELINED is the bound
+                self.flow.resume_reading()
+                self._answering = self._answering or before
         if self.cycle is not None and getattr(self.server_state, "is_draining", False):
             self.cycle.keep_alive = False  # the next turn goes to another server
 
@@ -198,6 +214,8 @@ class VoiceProtocol(HttpToolsProtocol):
         if self._wants_other or cycle.response_complete:
             return
         cycle.more_body = False
+        if cast("object", cycle) is self._exchange:
+            self.flow.resume_reading()  # a long body has paused it, and the end would not be seen
         cycle.message_event.set()
         self._begin()
 
@@ -272,9 +290,14 @@ class VoiceProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        if self._answering is not None:  # uvicorn tells the newest one only
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         exchange = self._exchange
         if exchange is not None and not exchange.response_complete:
             exchange.disconnected = True
             exchange.set()
         elif exchange is not None and exc is not None:
             exchange.break_off()
+        self._exchange = self._answering = None
+        self.cycle = cast("RequestResponseCycle", None)  # they know us: all is let go of without the collector

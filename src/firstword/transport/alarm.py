@@ -11,17 +11,21 @@ from collections.abc import Callable
 
 from ..errors import UpstreamTimeout
 
+LATE = 0.02  # seconds; a loop that is as late has been held by something
+MOMENT = 0.01  # seconds in which it reads what lies there
+
 
 class Alarm:
     """Calls `ring` when `due` has come, on the loop's clock. `due` may be moved later by setting it."""
 
-    __slots__ = ("_handle", "_loop", "_ring", "_rings_at", "due")
+    __slots__ = ("_handle", "_is_second", "_loop", "_ring", "_rings_at", "due")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
         self._loop = loop
         self._ring = ring
         self._handle: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
+        self._is_second = False  # look at a time that has gone by
         self.due = math.inf
 
     def set(self, within: float) -> None:
@@ -45,7 +49,15 @@ class Alarm:
         """Ring, or look again later when what is guarded began since."""
         self._handle = None
         self._rings_at = math.inf
-        left = self.due - self._loop.time()
+        now = self._loop.time()
+        left = self.due - now
+        if left < -LATE and not self._is_second:
+            # The loop was held, and may ring before it has read what came in time.
+            self._is_second = True
+            self._rings_at = now + MOMENT
+            self._handle = self._loop.call_at(self._rings_at, self._look)
+            return
+        self._is_second = False
         if left <= 0:
             self._ring()
         elif left < math.inf:

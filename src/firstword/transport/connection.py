@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
         allowed last, went by.
         """
         deadline = self._loop.time() + within
-        if within <= 0 and not self.ended and self._failure is None:
+        if within <= 0 and not (self._body or self.ended) and self._failure is None:
             raise late(phase)  # a flood of bytes that say nothing is always there before the alarm is
         while True:
             if self._body:

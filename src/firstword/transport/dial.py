@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -181,7 +182,8 @@ async def _dress(
     except BaseException:
         if resumption:
             resumption.failed()
-        sock.close()
+        with contextlib.suppress(OSError):  # uvloop below 0.23 has closed its number already, when it was cancelled
+            sock.close()
         raise
     if resumption:
         resumption.succeeded(transport.get_extra_info("ssl_object"))
