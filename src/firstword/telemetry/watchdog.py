@@ -1,7 +1,7 @@
 """Says which code holds the event loop: while it does, all callers of this process hear nothing.
 
-A thread asks the loop for a sign of life. When none comes, it looks at the loop's stack twice: the frames that are
-there both times belong to who holds it. A loop that is only busy has others by then, and is a matter of
+The loop gives signs of life. When none has come for a while, a thread looks at the loop's stack twice: the frames that
+are there both times belong to who holds it. A loop that is only busy has others by then, and is a matter of
 `firstword_loop_lag_seconds`.
 """
 
@@ -15,7 +15,7 @@ import sysconfig
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from types import FrameType
 from typing import NamedTuple
 
@@ -23,9 +23,10 @@ import msgspec
 
 log = logging.getLogger("firstword")
 
-EVERY = 0.25  # seconds from one sign of life to the next request for one
+EVERY = 0.25  # seconds from one sign of life to the next, and between two looks whether there was one
 AFTER = 0.5  # seconds without one, after which somebody may hold the loop
-BETWEEN = 0.25  # seconds between the two looks at who: what holds it for a second is surely seen
+BETWEEN = 0.2  # seconds between the two looks at who: what holds it for a second is surely seen
+PAUSE = 0.75  # seconds by which the thread that looks may be late itself
 AGAIN = 60.0  # seconds in which a place is not told of again
 _OURS = f"{Path(__file__).parent.parent}{os.sep}"
 _LIBRARIES = (
@@ -56,57 +57,57 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._runs_in = threading.get_ident()
         self._below = 0  # frames that are below whatever the loop calls
-        self._sign = threading.Event()
-        self._is_over = threading.Event()
+        self._beaten = 0.0  # when the loop gave its last sign of life
+        self._beats: asyncio.TimerHandle | None = None
+        self._is_over = False
         self._told: dict[Place, float] = {}  # when
 
     def open(self) -> None:
         """Begin to watch."""
-        self._loop.call_soon(self._give_sign)
+        self._beaten = monotonic()
+        self._beats = self._loop.call_later(0, self._beat)
         threading.Thread(target=self._watch, name="firstword-watchdog", daemon=True).start()
 
     def close(self) -> None:
         """Watch no more."""
-        self._is_over.set()
+        self._is_over = True
+        if self._beats is not None:
+            self._beats.cancel()
 
-    def _give_sign(self) -> None:
-        self._below = len(stack(sys._getframe(1)))
-        self._sign.set()
+    def _beat(self) -> None:
+        """Give a sign of life, over and over."""
+        self._beaten = monotonic()
+        self._below = self._below or len(stack(sys._getframe(1)))
+        self._beats = self._loop.call_later(EVERY, self._beat)
 
     def _watch(self) -> None:
-        rested = monotonic()
-        while not self._is_over.wait(EVERY):
-            self._note_pause(monotonic() - rested - EVERY)
-            self._sign.clear()
-            asked = rested = monotonic()
-            try:
-                self._loop.call_soon_threadsafe(self._give_sign)
-            except RuntimeError:  # the loop is closed
-                return
-            if not self._sign.wait(AFTER):
-                place = None if self._note_pause(monotonic() - asked - AFTER) else self._look()
+        """Look for signs, in a thread."""
+        while self._rest(EVERY):
+            beaten = self._beaten
+            if monotonic() - beaten > AFTER:
+                place = self._look(beaten)
                 if place is not None:
-                    self._tell(place, asked)
-                while not (self._sign.wait(EVERY) or self._is_over.is_set() or self._loop.is_closed()):
-                    pass
-                rested = monotonic()
+                    self._tell(place, beaten)
 
-    def _note_pause(self, seconds: float) -> bool:
-        """Note by how much this thread is late itself, if that is much: nothing has run meanwhile."""
-        if seconds < AFTER + BETWEEN:
-            return False
-        self.seconds += seconds
-        if self._is_new(STILL):
-            log.warning(
-                "event loop stood still seconds=%.1f hint: a call into C lets no thread run, or the machine was frozen",
-                seconds,
-            )
-        return True
+    def _rest(self, seconds: float) -> bool:
+        """Do nothing for so long. False when there is nothing to watch any more."""
+        began = monotonic()
+        sleep(seconds)
+        late = monotonic() - began - seconds
+        if late > PAUSE:  # not the loop alone: nothing here has run
+            self.seconds += late
+            self._beaten = monotonic()
+            if self._is_new(STILL):
+                log.warning(
+                    "event loop stood still seconds=%.1f hint: a call into C lets no thread run, or the machine froze",
+                    late,
+                )
+        return not (self._is_over or self._loop.is_closed())
 
-    def _look(self) -> Place | None:
+    def _look(self, beaten: float) -> Place | None:
         """Return which code holds the loop; None when none does after all, or nobody knows."""
         first = self._called()
-        if self._sign.wait(BETWEEN) or not (self._below and self._loop.is_running()):
+        if not self._rest(BETWEEN) or self._beaten != beaten or not (self._below and self._loop.is_running()):
             return None
         # A frame is the same one only while the other is kept.
         both = [one for one, other in zip(first, self._called(), strict=False) if one is other]
@@ -117,7 +118,7 @@ class Watchdog:
         frame = sys._current_frames().get(self._runs_in)
         return [] if frame is None else stack(frame)[self._below :]
 
-    def _tell(self, place: Place, asked: float) -> None:
+    def _tell(self, place: Place, beaten: float) -> None:
         """Say who holds the loop, and for how long, when it is over."""
         said = f"in={place.function} at={place.line}"
         is_new = self._is_new(place)
@@ -126,16 +127,15 @@ class Watchdog:
                 "event loop held %s seconds=%.1f hint: nobody is answered meanwhile; "
                 "write a plain def, which runs in a thread, or await what it waits for",
                 said,
-                monotonic() - asked,
+                monotonic() - beaten,
             )
-        before = self.seconds
-        while True:  # it is counted while it lasts: it may last until the process is killed
-            goes_on = self._sign.wait(EVERY)
-            seconds = monotonic() - asked
+        before, seconds = self.seconds, 0.0
+        while self._beaten == beaten:  # it is counted while it lasts: it may last until the process is killed
+            seconds = monotonic() - beaten
             self.seconds = before + seconds
-            if goes_on or self._is_over.is_set() or self._loop.is_closed():
-                break
-        if is_new and goes_on:
+            if not self._rest(EVERY):
+                return
+        if is_new:
             log.warning("event loop goes on %s seconds=%.1f", said, seconds)
 
     def _is_new(self, place: Place) -> bool:
