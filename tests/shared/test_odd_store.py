@@ -82,7 +82,8 @@ async def test_nothing_that_a_store_says_breaks_it(reply: bytes, caplog: pytest.
         with contextlib.suppress(OSError, EOFError):
             while data := await reader.read(65536):
                 calls = sum(data.count(b"\r\n%b\r\n" % name) for name in (b"HELLO", b"SELECT", b"SET", b"GET", b"PING"))
-                writer.write(reply if odd else b"+OK\r\n" * calls)
+                told = b">3\r\n+subscribe\r\n+t:told\r\n:1\r\n" * data.count(b"SUBSCRIBE")
+                writer.write(reply if odd else b"+OK\r\n" * calls + told)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

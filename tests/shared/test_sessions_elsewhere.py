@@ -123,8 +123,33 @@ async def test_what_stands_in_the_store_may_be_anything(store: Store, redis: Red
     one = Images(2, SharedImages(store))
     await gets(one, of_a_call(FIRST, 1))
     await store.ask("PING")
-    redis.ask("SET", redis.ask("KEYS", "t:images:*")[0].decode(), text)
-    assert shows(await gets(one, of_a_call(LATER, 2)))
+    name = redis.ask("KEYS", "t:images:*")[0].decode()
+    for written in (text, f"{name} {text}"):
+        redis.ask("SET", name, written)
+        assert shows(await gets(one, of_a_call(LATER, 2)))
+
+
+async def test_no_session_is_given_the_words_of_another() -> None:
+    """The server says something that nobody has asked for, and each reply comes one place too late."""
+    server = RedisServer("--enable-debug-command", "yes")
+    store = Store(read(server.url), budget=0.2, prefix="t")
+    store.open()
+    try:
+        await until(lambda: store.is_there)
+        one, line = Images(2, SharedImages(store)), store._line
+        for name in "abc":
+            picture = {"type": "image_url", "image_url": {"url": f"https://example.com/{name}.png"}}
+            first = [{"role": "user", "content": [FIRST[0]["content"][0], picture]}]
+            await gets(one, of_a_call(first, 1, session=name))
+        store.tell("DEBUG", "PROTOCOL", "ATTRIB")  # two replies, as hiredis reads them
+        told = [gets(Images(2, SharedImages(store)), of_a_call(LATER, 2, session=name)) for name in "abc"]
+        heard = dict(zip("abc", map(str, await asyncio.gather(*told)), strict=True))
+        assert [own + other for own in heard for other in heard if other != own and f"{other}.png" in heard[own]] == []
+        await until(lambda: store._line is not line and store.is_there)
+        assert "a.png" in str(await gets(Images(2, SharedImages(store)), of_a_call(LATER, 2, session="a")))
+    finally:
+        await store.close()
+        server.kill()
 
 
 async def test_an_event_is_joined_to_a_turn_of_another_replica(store: Store, redis: RedisServer) -> None:

@@ -1,5 +1,8 @@
 """One connection to the store: calls leave as they are made, and replies come in the same order.
 
+Nothing in a reply says whose it is: its place does. So every command that is sent is a call that waits for its reply,
+and a connection on which a place may be wrong is closed at once.
+
 The protocol is RESP3, so that what others tell comes by the same connection. Source: the Redis serialization protocol
 specification. hiredis reads and writes the bytes.
 """
@@ -51,6 +54,7 @@ class Line(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=_NO_MORE)
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self._is_aborted = False
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def send(self, call: Call) -> None:
@@ -66,20 +70,16 @@ class Line(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(b"".join(unsent))
 
-    def subscribe(self, channel: str) -> None:
-        """Have what is told on a channel come by this line; that has no reply of its own."""
-        assert self._transport is not None
-        self._transport.write(_packed(("SUBSCRIBE", channel)))
-
     def abort(self) -> None:
-        """Close at once; what is not sent yet is not sent."""
+        """Close at once; what is not sent yet is not sent, and what still comes is for nobody."""
+        self._is_aborted = True
         if self._transport is not None:
             self._transport.abort()
 
     async def end(self) -> None:
         """Close at once, and wait until that is done."""
+        self.abort()
         if self._transport is not None:
-            self._transport.abort()
             await self._over
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -94,8 +94,8 @@ class Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes: each reply goes to the call that has waited for longest."""
         self._reader.feed(data)
-        while (reply := self._next()) is not _NO_MORE:
-            if isinstance(reply, hiredis.PushNotification):
+        while not self._is_aborted and (reply := self._next()) is not _NO_MORE:
+            if isinstance(reply, hiredis.PushNotification) and not self._is_subscribed(reply):
                 self._told(reply)
             elif self.waiting:
                 self._answered(self.waiting.popleft(), reply)
@@ -104,6 +104,10 @@ class Line(asyncio.Protocol):
                 return
         if self._reader.len() > MAX_REPLY:
             self.abort()
+
+    def _is_subscribed(self, push: list[Any]) -> bool:
+        """True for the one push that is a reply: it says, in its place among the replies, that SUBSCRIBE was done."""
+        return push[:1] == [b"subscribe"] and bool(self.waiting) and self.waiting[0].words[0] == "SUBSCRIBE"
 
     def _next(self) -> Any:
         """Return the next reply that has come whole; what is none ends the connection."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from ..images import KEPT, Session
-from .store import Store
+from .store import AWAY, Store
 
 MAX_SHARED = 128 * 1024  # bytes of a session; more would hold up what others ask (1 ms on a line of 1 Gbit/s)
 MAX_NUMBERS = 1_000  # turns of one event that are asked for
@@ -29,9 +29,20 @@ class SharedImages:
         self._store = store
 
     async def get(self, caller: str) -> Session | None:
-        """Return what is known of a session there; None when that is nothing, or is not to be had at once."""
-        text = await self._store.ask("GET", self._store.name("images", caller))
-        if not isinstance(text, bytes) or len(text) > MAX_SHARED:
+        """Return what is known of a session there; None when that is nothing, or is not to be had at once.
+
+        The value says whose it is: whatever happens to the connection, no session is given another's words.
+        """
+        name = self._store.name("images", caller)
+        reply: Any = await self._store.ask("GET", name)
+        if reply is None or reply is AWAY:
+            return None
+        whose, _, text = reply.partition(b" ") if isinstance(reply, bytes) else (b"", b"", b"")
+        if whose != name.encode():
+            if not isinstance(reply, bytes) or whose.startswith(name.rpartition(":")[0].encode() + b":"):
+                self._store.doubt()  # it is another session's, or no reply to a GET at all
+            return None
+        if len(text) > MAX_SHARED:
             return None
         try:
             session: Session = _decode(text)
@@ -48,7 +59,7 @@ class SharedImages:
             return
         text = _encode(session)
         if len(text) <= MAX_SHARED:
-            self._store.tell("SET", name, text, "PX", int(KEPT * 1000))
+            self._store.tell("SET", name, name.encode() + b" " + text, "PX", int(KEPT * 1000))
         else:
             self._store.tell("UNLINK", name)
 

@@ -34,6 +34,8 @@ STUCK = 1.0  # seconds without a reply after which the connection is given up
 MAX_WAITING = 10_000  # calls without a reply; what is more is not sent
 MAX_TOLD = 1_000  # bytes of what another replica says
 MAX_WORD = 20  # letters of what a store's error is called
+NO_RESP3 = "it does not speak RESP3"
+NO_RIGHT = "NOPERM"
 
 log = logging.getLogger("firstword")
 
@@ -83,6 +85,7 @@ class Store:
         self._is_late = False
         self._why = ""  # it is away; empty while it is there
         self._was_there: bool | None = None  # as the log says
+        self._has_lacked = False  # the log says so: a right that the store's user has to have
         self._trial: Call | None = None  # finds out whether it is well again
         self._watch: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
@@ -133,6 +136,11 @@ class Store:
         """Have `call` take the words that other replicas say of this kind. It must expect any words."""
         self._heard[kind] = call
 
+    def doubt(self) -> None:
+        """Connect anew, as a reply was none to what was asked: the next ones may be somebody else's too."""
+        if self._line is not None:
+            self._line.abort()
+
     def open(self) -> None:
         """Connect in the background, and stay connected."""
         self._task = asyncio.ensure_future(self._keep())
@@ -182,7 +190,7 @@ class Store:
                 self._send(line, call)
                 return
             self.refused += 1
-            self._fail(_first_word(reply))
+            self._fail(_reason(reply, call))
             reply = AWAY
             if call is self._trial and line is not None:
                 line.abort()  # it may be another server by now that takes what we write, under the same name
@@ -295,20 +303,22 @@ class Store:
         login = ("AUTH", where.user or "default", where.password) if where.password else ()
         calls = [("HELLO", 3, *login, "SETNAME", "firstword"), ("SELECT", where.database), self._proof()]
         calls += [("SCRIPT", "LOAD", script.text) for script in self._scripts]
-        for words in calls:
+        for words in [*calls, ("SUBSCRIBE", self.channel)]:
             call = Call(words, clock.now(), loop.create_future())
             line.send(call)
             assert call.future is not None
-            if await call.future is AWAY:
+            reply = await call.future
+            if reply is AWAY:
                 raise Refused(self._why or "it has refused")
-        line.subscribe(self.channel)
+        if not isinstance(reply, hiredis.PushNotification):  # what others tell would come in the place of replies
+            raise Refused(NO_RESP3)
 
     def _lost(self, line: Line) -> None:
         """Take the end of a connection."""
         if self._line is line:
             self._line = None
         elif line.waiting:
-            self._why = "it does not speak RESP3"
+            self._why = NO_RESP3
         for call in line.waiting:
             if call.future is not None and not call.future.done():
                 call.future.set_result(AWAY)
@@ -327,17 +337,21 @@ class Store:
             call(said)
 
     def _note(self) -> None:
-        """Say in the log when the store comes and goes."""
+        """Say in the log when the store comes and goes, and once more when somebody has to give us a right."""
         is_there = self._line is not None and self._breaker.state(clock.now()) == "closed"
-        if is_there == self._was_there:
+        lacks = not is_there and self._why.startswith(NO_RIGHT)
+        if is_there == self._was_there and (self._has_lacked or not lacks):
             return
-        self._was_there = is_there
+        self._was_there, self._has_lacked = is_there, lacks
         if is_there:
             self._why = ""
             log.info("store is there address=%s", self._address)
-        else:
-            hint = "limits are what FIRSTWORD_LIMITS_WITHOUT_STORE says"
-            log.warning("store is away address=%s why=%s hint: %s", self._address, self._why, hint)
+            return
+        hint = "limits are what FIRSTWORD_LIMITS_WITHOUT_STORE says"
+        if lacks:
+            rights = f"~{self._prefix}:* and &{self._prefix}:*"
+            hint = f"give the store's user {rights}, and the commands that docs/many-machines.md names"
+        log.warning("store is away address=%s why=%s hint: %s", self._address, self._why, hint)
 
 
 def _call(script: Script, keys: Sequence[str], more: Sequence[Word]) -> Call:
@@ -348,7 +362,9 @@ def _call(script: Script, keys: Sequence[str], more: Sequence[Word]) -> Call:
     )
 
 
-def _first_word(error: Exception) -> str:
+def _reason(error: Exception, call: Call) -> str:
     """Return what a store's error is called, as READONLY; the rest of it may repeat what was sent."""
     word = str(error).partition(" ")[0]
+    if word == NO_RIGHT:
+        return f"{word} for {call.words[0]!s}"
     return word if word.isalpha() and word.isupper() and len(word) <= MAX_WORD else "ERR"
