@@ -13,6 +13,7 @@ from redis_of_a_test import RedisServer, until
 
 from firstword.limits.local import LocalMeters
 from firstword.limits.meters import HELD, RATE, SPENT, STORE, Ask, Refusal
+from firstword.shared import meters as meters_module
 from firstword.shared.address import read
 from firstword.shared.meters import SharedMeters
 from firstword.shared.store import Store
@@ -213,6 +214,51 @@ async def test_a_lease_that_was_taken_both_here_and_there_comes_back_in_both(red
         await gone(one)
         assert await take(two, held(limit=1), lease="c") == ""
         assert len(one._local) == 0 and not one._here
+
+
+@pytest.mark.parametrize("is_on_its_way", [True, False])
+async def test_a_lease_comes_back_although_the_connection_was_lost(redis: RedisServer, is_on_its_way: bool) -> None:
+    """The turn ends while the connection is down, or the store dies before it has read that: the next one may begin."""
+    async with replicas(redis) as (one, two):
+        assert await take(one, held(limit=1)) == ""
+        if is_on_its_way:
+            redis.hang()
+            one.give_back([held(limit=1)], "a")
+            assert one._store._line is not None
+            one._store._line.abort()
+            await until(lambda: one._store._line is None)
+            redis.go_on()
+        else:
+            redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(lambda: one._store._line is None)
+            one.give_back([held(limit=1)], "a")
+        await until(lambda: one._store.is_there and two._store.is_there)
+        await gone(one)
+        assert await take(two, held(limit=1), lease="b") == ""
+        assert not one._kept
+        two.give_back([held(limit=1)], "b")
+        await gone(two)
+
+
+async def test_leases_for_a_store_that_stays_away_are_bounded(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many turns end meanwhile: those that ended first are remembered, as the store has them, and not for ever."""
+    monkeypatch.setattr(meters_module, "MAX_KEPT", 3)
+    async with replicas(redis, "open", count=1) as (one,):
+        for each in "abc":
+            assert await take(one, held(limit=3), lease=each) == ""
+        redis.kill()
+        await until(lambda: not one._store.is_there)
+        one.give_back([held(seconds=0.0)], "gone by itself")
+        for each in "abcdefg":
+            one.give_back([held(limit=3)], each)
+            await asyncio.sleep(0)
+        assert [back.lease for back in one._kept] == ["a", "b", "c"]
+        redis.start()
+        await until(lambda: one._store.is_there)
+        await gone(one)
+        assert not one._kept
 
 
 async def test_what_was_spent_meanwhile_is_told_to_the_store(redis: RedisServer) -> None:

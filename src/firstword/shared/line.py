@@ -28,6 +28,7 @@ _NO_MORE = object()
 class Call:
     """One command. future: who waits for its reply, if anybody. asked: when, in monotonic seconds.
 
+    is_patient: who waits does so for as long as the connection lasts, and not for the budget only.
     again: the same in the form that a store understands that does not know its script; None when it has none.
     """
 
@@ -35,6 +36,7 @@ class Call:
     asked: float
     future: asyncio.Future[Any] | None = None
     again: tuple[Word, ...] | None = None
+    is_patient: bool = False
 
 
 class Line(asyncio.Protocol):

@@ -1,16 +1,18 @@
 """The meters that replicas share: one step in the store takes all that a turn asks for, by the store's own clock.
 
-What a replica holds when it dies is free by itself after a while. What was spent while the store was away is told to it
-when it is back.
+What a replica holds when it dies is free by itself after a while. What was spent or given back while the store was away
+is told to it when it is back.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import asyncio
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from .. import clock
 from ..limits.local import LocalMeters
 from ..limits.meters import HELD, RATE, SPENT, STORE, Ask, Refusal
 from .line import Word
@@ -23,6 +25,7 @@ FOREVER = 400 * 86_400.0  # seconds without use after which what is spent "for e
 LONGEST = 86_400.0  # seconds that a caller is told to wait for a rate, whatever the store says
 LEAST = 0.001  # seconds; the store lets go at once of what lives for none
 MAX_OWED = 10_000  # meters whose spending is remembered for a store that is away
+MAX_KEPT = 2_000  # turns whose leases are remembered for it: the store takes so many back in some 50 ms
 
 # A rate is kept as the moment when its bucket is full again, what is held as leases with the moment when each is free
 # by itself, and money as a number. Every reading is done before the first writing: all is taken, or nothing.
@@ -100,6 +103,15 @@ class _Asked:
         return self.meters.answer(self.asks, self.lease, reply)
 
 
+@dataclass(frozen=True, slots=True)
+class _Back:
+    """Leases that are over, and when the store lets go of them by itself, in monotonic seconds."""
+
+    asks: Sequence[Ask]
+    lease: str
+    until: float
+
+
 class SharedMeters:
     """Counts in the store. without: what is done while it is away.
 
@@ -112,6 +124,8 @@ class SharedMeters:
         self._local = LocalMeters()
         self._here: dict[str, set[tuple[str, str]]] = {}  # of each lease, what was taken in this process
         self._owed: OrderedDict[str, tuple[Ask, int]] = OrderedDict()  # spent, and not told yet
+        self._kept: deque[_Back] = deque()  # given back, and perhaps not there; what came first is first
+        store.when_there(self._return)
 
     def take(self, asks: Sequence[Ask], lease: str) -> Refusal | Awaitable[Refusal | None] | None:
         """Take all of it, or nothing and say why."""
@@ -129,8 +143,12 @@ class SharedMeters:
             if ask.kind == SPENT:
                 self._owe(ask, ask.amount)
         # What is held, also when it was taken here: the store may have been asked, and have been too late.
-        rest = [ask for ask in asks if ask.kind == HELD or (ask.kind == RATE and (ask.name, ask.whose) not in here)]
-        if rest:
+        held = [ask for ask in asks if ask.kind == HELD]
+        rest = held + [ask for ask in asks if ask.kind == RATE and (ask.name, ask.whose) not in here]
+        if held:
+            lasts = max(ask.seconds or 0.0 for ask in held)
+            self._deliver(_Back(held, lease, clock.now() + lasts), rest)
+        elif rest:
             self._store.tell_run(GIVE_BACK, *self._words(rest, lease))
         if self._store.is_there:
             self._pay()
@@ -154,6 +172,29 @@ class SharedMeters:
             if self._without == "local":
                 self._here.setdefault(lease, set()).update((ask.name, ask.whose) for ask in asks)
         return refusal
+
+    def _deliver(self, back: _Back, asks: Sequence[Ask]) -> None:
+        """Give back, and remember what is held of it until the store has said that it was done."""
+
+        def delivered(reply: asyncio.Future[Any]) -> None:
+            if reply.cancelled() or reply.result() is AWAY:
+                self._keep(back)
+
+        self._store.deliver(GIVE_BACK, *self._words(asks, back.lease)).add_done_callback(delivered)
+
+    def _keep(self, back: _Back) -> None:
+        if len(self._kept) >= MAX_KEPT:  # what came last was mostly taken when the store was away: it has less of that
+            while self._kept and self._kept[0].until < clock.now():
+                self._kept.popleft()
+        if len(self._kept) < MAX_KEPT:
+            self._kept.append(back)
+
+    def _return(self) -> None:
+        """Give back once more what may not have come, unless it is free by itself meanwhile. Twice is harmless."""
+        kept, self._kept = self._kept, deque()
+        for back in kept:
+            if clock.now() < back.until:
+                self._deliver(back, back.asks)
 
     def _words(self, asks: Sequence[Ask], lease: str) -> tuple[Any, ...]:
         """Return what a script is told, its keys first."""

@@ -81,6 +81,7 @@ class Store:
         self._scripts = scripts
         self._breaker = Breaker(cool=COOL, max_cool=MAX_COOL)
         self._heard: dict[str, Callable[[list[str]], None]] = {}
+        self._returned: Callable[[], None] = lambda: None
         self._line: Line | None = None
         self._is_late = False
         self._why = ""  # it is away; empty while it is there
@@ -128,6 +129,18 @@ class Store:
         """Run a script, as `tell`."""
         self._tell(_call(script, keys, more))
 
+    def deliver(self, script: Script, keys: Sequence[str], *more: Word) -> asyncio.Future[Any]:
+        """Run a script, however late, and return a future for its reply; AWAY: it may not have been run."""
+        call = _call(script, keys, more)
+        call.is_patient, call.future = True, asyncio.get_running_loop().create_future()
+        if not self._tell(call):
+            call.future.set_result(AWAY)
+        return call.future
+
+    def when_there(self, call: Callable[[], None]) -> None:
+        """Have `call` called each time when the store is there again."""
+        self._returned = call
+
     def say(self, kind: str, *words: str) -> None:
         """Tell all other replicas something; the words have no blanks."""
         self.tell("PUBLISH", self.channel, " ".join((kind, self.replica, *words)))
@@ -173,9 +186,11 @@ class Store:
             self._send(line, call)
         return future
 
-    def _tell(self, call: Call) -> None:
-        if self._line is not None and len(self._line.waiting) < MAX_WAITING:
-            self._send(self._line, call)
+    def _tell(self, call: Call) -> bool:
+        if self._line is None or len(self._line.waiting) >= MAX_WAITING:
+            return False
+        self._send(self._line, call)
+        return True
 
     def _send(self, line: Line, call: Call) -> None:
         line.send(call)
@@ -200,6 +215,8 @@ class Store:
             call.future.set_result(reply)
         if self._is_late and (line is None or not line.waiting or not self._is_due(line.waiting[0])):
             self._is_late = False
+            if self.is_there:
+                self._returned()
         if line is not None:
             self._note()
 
@@ -212,7 +229,7 @@ class Store:
         """Let nobody wait for what is due, and return when the next is, or when it is time to look again."""
         at = clock.now()
         for call in line.waiting:
-            if call.future is not None and not call.future.done():
+            if call.future is not None and not call.future.done() and not call.is_patient:
                 if call.asked + self._budget > at:
                     return call.asked + self._budget
                 call.future.set_result(AWAY)
@@ -346,6 +363,7 @@ class Store:
         if is_there:
             self._why = ""
             log.info("store is there address=%s", self._address)
+            self._returned()
             return
         hint = "limits are what FIRSTWORD_LIMITS_WITHOUT_STORE says"
         if lacks:
