@@ -16,7 +16,8 @@ from redis_of_a_test import RedisServer, free_port, until
 from firstword import clock
 from firstword.shared import store as store_module
 from firstword.shared.address import read
-from firstword.shared.store import AWAY, Script, Store
+from firstword.shared.script import Script
+from firstword.shared.store import AWAY, Store
 
 BUDGET = 0.1  # twenty times the default: what is to be answered here must be, on a busy machine too
 ECHO = Script("return {KEYS[1], ARGV[1]}")

@@ -16,7 +16,8 @@ from .. import clock
 from ..limits.local import LocalMeters
 from ..limits.meters import HELD, RATE, SPENT, STORE, Ask, Refusal
 from .line import Word
-from .store import AWAY, Script, Store
+from .script import Script
+from .store import AWAY, Store
 
 Without: TypeAlias = Literal["local", "open", "closed"]
 

@@ -7,7 +7,6 @@ is well again; a turn is never the one that finds out.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import random
@@ -24,6 +23,7 @@ from ..who import digest
 from .address import Address
 from .line import Call, Line, Word
 from .lookup import Lookup
+from .script import Script
 
 CONNECT_TIMEOUT = 2.0  # seconds to connect and to be let in; no turn waits for it
 HAPPY_EYEBALLS_DELAY = 0.25  # seconds until the next address is tried as well
@@ -48,14 +48,6 @@ class Away:
 
 
 AWAY: Final = Away()
-
-
-class Script:
-    """A Lua script, which runs as one step in the store."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = hashlib.sha1(text.encode()).hexdigest()  # it is the store's name for it
 
 
 class Refused(Exception):
@@ -119,7 +111,7 @@ class Store:
 
     def run(self, script: Script, keys: Sequence[str], *more: Word) -> asyncio.Future[Any]:
         """Run a script, as `ask`."""
-        return self._ask(_call(script, keys, more))
+        return self._ask(script.call(keys, more))
 
     def tell(self, *words: Word) -> None:
         """Send a command whose reply nobody waits for. It comes to nothing when the store is away."""
@@ -127,11 +119,11 @@ class Store:
 
     def tell_run(self, script: Script, keys: Sequence[str], *more: Word) -> None:
         """Run a script, as `tell`."""
-        self._tell(_call(script, keys, more))
+        self._tell(script.call(keys, more))
 
     def deliver(self, script: Script, keys: Sequence[str], *more: Word) -> asyncio.Future[Any]:
         """Run a script, however late, and return a future for its reply; AWAY: it may not have been run."""
-        call = _call(script, keys, more)
+        call = script.call(keys, more)
         call.is_patient, call.future = True, asyncio.get_running_loop().create_future()
         if not self._tell(call):
             call.future.set_result(AWAY)
@@ -198,7 +190,9 @@ class Store:
             self._watch = asyncio.get_running_loop().call_later(self._budget, self._look)
 
     def _answered(self, call: Call, reply: Any) -> None:
-        line = self._line
+        line, is_trial = self._line, call is self._trial
+        if is_trial:
+            self._end_trial()
         if isinstance(reply, hiredis.ReplyError):
             if call.again is not None and line is not None and str(reply).startswith("NOSCRIPT"):
                 call.words, call.again = call.again, None  # it was started anew, or told to forget all scripts
@@ -207,7 +201,7 @@ class Store:
             self.refused += 1
             self._fail(_reason(reply, call))
             reply = AWAY
-            if call is self._trial and line is not None:
+            if is_trial and line is not None:
                 line.abort()  # it may be another server by now that takes what we write, under the same name
         elif clock.now() - call.asked <= self._budget + GRACE:
             self._breaker.spoke()
@@ -263,8 +257,11 @@ class Store:
             self._why = why
         elif self._breaker.state(clock.now()) != "closed":
             self._why = self._why or why
-            if self._probe is None:
-                self._probe = asyncio.get_running_loop().call_later(COOL, self._try)
+            self._try_later()
+
+    def _try_later(self) -> None:
+        if self._probe is None:
+            self._probe = asyncio.get_running_loop().call_later(COOL, self._try)
 
     def _try(self) -> None:
         """Find out whether a store that was slow, or has refused, is well again."""
@@ -272,10 +269,15 @@ class Store:
         line, at = self._line, clock.now()
         if self._breaker.state(at) == "closed":
             return
-        self._probe = asyncio.get_running_loop().call_later(COOL, self._try)
+        self._try_later()
         if line is not None and not self._is_late and self._breaker.asked(at):
             self._trial = Call(self._proof(), at)
             self._send(line, self._trial)
+
+    def _end_trial(self) -> None:
+        """Let another trial find out what this one has not: its reply was late by our own fault, or never came."""
+        self._trial = None
+        self._breaker.left()
 
     def _proof(self) -> tuple[Word, ...]:
         """Return a call that a store answers well only when it takes what we write."""
@@ -298,6 +300,7 @@ class Store:
                     await line.end()
                     raise
                 self._is_late, self._line = False, line
+                self._try_later()  # it has let us in; but it may have been too slow in that for a breaker that is open
                 self._note()
                 self._why = await gone
             except Refused as error:
@@ -337,6 +340,8 @@ class Store:
         elif line.waiting:
             self._why = NO_RESP3
         for call in line.waiting:
+            if call is self._trial:
+                self._end_trial()
             if call.future is not None and not call.future.done():
                 call.future.set_result(AWAY)
         line.waiting.clear()
@@ -370,14 +375,6 @@ class Store:
             rights = f"~{self._prefix}:* and &{self._prefix}:*"
             hint = f"give the store's user {rights}, and the commands that docs/many-machines.md names"
         log.warning("store is away address=%s why=%s hint: %s", self._address, self._why, hint)
-
-
-def _call(script: Script, keys: Sequence[str], more: Sequence[Word]) -> Call:
-    return Call(
-        ("EVALSHA", script.sha, len(keys), *keys, *more),
-        clock.now(),
-        again=("EVAL", script.text, len(keys), *keys, *more),
-    )
 
 
 def _reason(error: Exception, call: Call) -> str:

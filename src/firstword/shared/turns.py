@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .store import Script, Store
+from .script import Script
+from .store import Store
 
 LASTS = 600.0  # seconds for which a turn's requests are counted; none is answered for that long
 KIND = "turn"
