@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,38 @@ def test_a_broken_change_leaves_what_was_and_is_told_once(tmp_path: Path) -> Non
     assert not file.look() and len(file.grants) == 1
     path.write_text("")
     assert file.look() and not file.grants
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let this process open nothing."""
+    resource = pytest.importorskip("resource")
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+
+
+def test_a_change_that_could_not_be_read_is_read_later(tmp_path: Path) -> None:
+    """A key is revoked while the process has no descriptor left; that is told once, and the key goes afterwards."""
+    path = tmp_path / "keys"
+    path.write_text(f"shop {HASH}\n")
+    file = KeyFile(path)
+
+    for _ in range(2):
+        path.write_text("# nobody\n")
+        with no_descriptors():
+            with pytest.raises(ConfigError, match="cannot be read: Too many open files"):
+                file.look()
+            assert not file.look() and len(file.grants) == 1
+        assert file.look() and not file.grants
+        assert not file.look()
+        path.write_text(f"shop {HASH}\n")
+        assert file.look() and len(file.grants) == 1
 
 
 # --- at the door -------------------------------------------------------------------------------------------

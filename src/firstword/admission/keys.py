@@ -149,6 +149,10 @@ def _shown(word: str) -> str:
     return repr(word) if re.fullmatch(r"[a-z_]{1,20}", word) else "a word"
 
 
+class _Unread(ConfigError):
+    """The file was not to be had: nobody knows what stands in it, and the next look may find out."""
+
+
 class KeyFile:
     """The file of keys: `grants` is what it said when it was last read and understood.
 
@@ -158,33 +162,52 @@ class KeyFile:
     def __init__(self, path: str | Path, *, has_prices: bool = True) -> None:
         self.path = Path(path)
         self._has_prices = has_prices
-        self._seen: tuple[int, ...] | None = None
+        self._seen: tuple[int, ...] | None = None  # the file whose words are known, whatever they were
+        self._told = ""  # why it could not be read the last time, so that it is told once
         self.grants = self._read()
 
     def look(self) -> bool:
         """Read the file again if it has changed; True when it was read.
 
-        Raises ConfigError when it cannot be understood any more, once for each change: what it granted stays.
+        Raises ConfigError when it cannot be understood any more, once for each change: what it granted stays. One that
+        cannot be read is tried again each time, and told once.
         """
         if self._state() == self._seen:
             return False
-        self.grants = self._read()
+        try:
+            self.grants = self._read()
+        except _Unread as error:
+            is_known, self._told = self._told == error.message, error.message
+            if is_known:
+                return False
+            raise
+        self._told = ""
         return True
 
     def _read(self) -> dict[bytes, Grant]:
-        self._seen = self._state()  # first, so that a change while it is read is seen the next time
+        state = self._state()  # first, so that a change while it is read is seen the next time
         try:
             with self.path.open("rb") as file:
                 data = file.read(MAX_FILE + 1)
-            if len(data) > MAX_FILE:
-                raise ConfigError(f"{self.path} is larger than {MAX_FILE} bytes.", hint="is this the file of keys?")
-            grants = read_keys(data.decode("utf-8-sig"), str(self.path))
         except OSError as error:
             # Without the name that was given: it may be a key that somebody has put there.
-            raise ConfigError(
+            raise _Unread(
                 f"The file of keys cannot be read: {error.strerror}.",
                 hint="see FIRSTWORD_KEYS_FILE; `firstword key new NAME --file FILE` makes one",
             ) from None
+        try:
+            grants = self._understood(data)
+        except ConfigError:
+            self._seen = state
+            raise
+        self._seen = state
+        return grants
+
+    def _understood(self, data: bytes) -> dict[bytes, Grant]:
+        if len(data) > MAX_FILE:
+            raise ConfigError(f"{self.path} is larger than {MAX_FILE} bytes.", hint="is this the file of keys?")
+        try:
+            grants = read_keys(data.decode("utf-8-sig"), str(self.path))
         except UnicodeDecodeError:
             raise ConfigError(f"{self.path} is not UTF-8.", hint="is this the file of keys?") from None
         rich = next((each.name for each in grants.values() if each.allowance.budget is not None), None)
