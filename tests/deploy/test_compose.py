@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,8 +102,50 @@ def test_nothing_secret_stands_in_it() -> None:
     secret = {k: v for each in environments for k, v in each.items() if re.search("KEY|SECRET|PASSWORD|TOKEN", k)}
     assert len(secret) > 2
     for name, value in secret.items():
-        assert re.match(rf"\$\{{{name}:\?", value) or value.startswith("/run/secrets/"), name
-    assert all(set(each) == {"environment"} for each in yaml.safe_load(TEXT)["secrets"].values())
+        assert re.match(r"\$\{\w+:\?", value), name
+
+
+def test_no_file_is_made_of_a_variable_where_the_root_cannot_be_written() -> None:
+    """Compose refuses to start such a service: "`file` is the sole supported option"."""
+    whole = yaml.safe_load(TEXT)
+    made = {
+        (kind, name)
+        for kind in ("secrets", "configs")
+        for name, each in whole.get(kind, {}).items()
+        if "file" not in each
+    }
+    for name, service in SERVICES.items():
+        taken = {
+            (kind, each if isinstance(each, str) else each["source"])
+            for kind in ("secrets", "configs")
+            for each in service.get(kind, [])
+        }
+        assert not (service["read_only"] and taken & made), name
+
+
+def test_prometheus_finds_its_key_and_nobody_else_does(tmp_path: Path) -> None:
+    """What compose.yaml starts instead of Prometheus writes the key down and becomes it; here in another folder."""
+    service = filled_in()["services"]["prometheus"]
+    shell, flags, script, *words = [each.replace("$$", "$") for each in service["entrypoint"]]
+    told = tmp_path / "prometheus"
+    told.write_text('#!/bin/sh\nprintf "%s\\n" "$METRICS_KEY" "$@"\n')
+    told.chmod(0o755)
+    script = script.replace("/tmp/", f"{tmp_path}/").replace("/bin/prometheus", str(told))
+    key = "sk-a 'key' $HOME"
+    done = subprocess.run(
+        [shell, flags, script, *words, *service["command"]],
+        env={**os.environ, "METRICS_KEY": key},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == ["", *service["command"]] and done.returncode == 0
+    [job] = documents("deploy/prometheus.yml")[0]["scrape_configs"]
+    file = tmp_path / Path(job["authorization"]["credentials_file"]).name
+    assert file.read_text() == key and file.stat().st_mode & 0o777 == 0o600
+    assert service["environment"] == {
+        "METRICS_KEY": filled_in()["services"]["firstword-1"]["environment"]["FIRSTWORD_OPERATOR_KEY"]
+    }
+    assert any(each.startswith("/tmp:") for each in service["tmpfs"])
 
 
 def test_only_the_balancer_is_open_to_the_world_and_only_when_told() -> None:
@@ -117,8 +162,6 @@ def test_prometheus_asks_each_server_and_grafana_asks_prometheus() -> None:
     [job] = prometheus["scrape_configs"]
     [targets] = job["static_configs"]
     assert targets["targets"] == [f"{name}:8000" for name in FIRSTWORD]
-    assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_key"}
-    assert SERVICES["prometheus"]["secrets"] == ["metrics_key"]
     mounted = [each.split(":")[1] for each in SERVICES["prometheus"]["volumes"]]
     assert [f"/etc/prometheus/{file}" for file in prometheus["rule_files"]] == [
         file for file in mounted if "alerts" in file
