@@ -14,8 +14,10 @@ from conftest import ROOT
 from shipped import TOOLS, check, needs_tools
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS_FOLDER = ROOT / ".github" / "workflows"
+WORKFLOWS = sorted(WORKFLOWS_FOLDER.glob("*.yml"))
 EACH = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+OWN = {f"./.github/workflows/{path.name}" for path in WORKFLOWS}
 EXTRAS = re.findall(r"^IMAGE_EXTRAS =(.*)$", MAKEFILE, re.MULTILINE)[0].split()
 
 
@@ -98,7 +100,7 @@ def jobs(path: Path) -> dict[str, Any]:
 def test_a_workflow_runs_what_it_names_and_may_do_no_more_than_it_says(path: Path) -> None:
     """An action's tag can be moved to other code; a token without bounds can do what its repository can."""
     text = path.read_text("utf-8")
-    used = re.findall(r"uses: (.+)$", text, re.MULTILINE)
+    used = [each for each in re.findall(r"uses: (.+)$", text, re.MULTILINE) if each.split()[0] not in OWN]
     assert used
     assert [each for each in used if not re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each)] == []
     whole = yaml.safe_load(text)
@@ -106,6 +108,8 @@ def test_a_workflow_runs_what_it_names_and_may_do_no_more_than_it_says(path: Pat
     assert "pull_request_target" not in text and "secrets." not in text and "workflow_run" not in text
     for name, job in jobs(path).items():
         assert isinstance(job["permissions"], dict), name
+        if job.get("uses") in OWN:  # its jobs are looked at where they stand
+            continue
         assert 0 < job["timeout-minutes"] <= 60, name
         for step in job["steps"]:
             if "actions/checkout@" in step.get("uses", ""):
@@ -122,11 +126,12 @@ def test_an_action_is_of_one_version_everywhere() -> None:
 def test_what_can_publish_runs_nothing_of_others() -> None:
     """A package that is installed while a token is at hand takes the token with it."""
     release = jobs(ROOT / ".github" / "workflows" / "release.yml")
+    assert release["checks"]["uses"] == "./.github/workflows/ci.yml"
     publishing = {name for name, job in release.items() if set(job["permissions"].values()) & {"write"}}
     assert publishing == {"pypi", "ghcr"}
     for name in publishing:
         assert release[name]["environment"] == name  # somebody approves
-        assert {"build", "image"} <= set(release[name]["needs"])
+        assert {"checks", "build", "image"} <= set(release[name]["needs"])
         for step in release[name]["steps"]:
             assert "actions/checkout" not in step.get("uses", "")
             assert not re.search(r"\b(pip|make|npm|python|docker build)\b", step.get("run", ""))
@@ -137,16 +142,35 @@ def test_what_can_publish_runs_nothing_of_others() -> None:
 def test_every_make_target_of_a_workflow_exists() -> None:
     """A target is renamed."""
     for path in WORKFLOWS:
-        for line in re.findall(r"run: make (.+)$", path.read_text("utf-8"), re.MULTILINE):
-            for target in (word for word in line.split() if "=" not in word):
+        for line in re.findall(r"run: (?:env -u CI )?make (.+)$", path.read_text("utf-8"), re.MULTILINE):
+            for target in (word for word in shlex.split(line) if "=" not in word):
                 assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
 
 
 def test_each_python_that_is_promised_is_tested() -> None:
-    """A Python is added to the promise, or the oldest is dropped."""
-    matrix = jobs(ROOT / ".github" / "workflows" / "ci.yml")["tests"]["strategy"]["matrix"]
+    """A Python is added to the promise, or the oldest is dropped; or `.ci/run` has another Python than it needs."""
+    parts = jobs(WORKFLOWS_FOLDER / "ci.yml")
+    [whole] = [
+        step["with"]["python-version"].split() for step in parts["everything"]["steps"] if "setup-python" in str(step)
+    ]
     promised = re.findall(r'requires-python = ">=(\d\.\d+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
-    assert matrix["python"][:1] == promised and matrix["python"] == [f"3.{minor}" for minor in range(10, 15)]
+    oldest, newest, usual = whole
+    assert [oldest] == promised and usual in json.loads((ROOT / "benchmarks" / "cost.json").read_text("utf-8"))
+    assert {*whole, *parts["tests"]["strategy"]["matrix"]["python"]} == {f"3.{minor}" for minor in range(10, 15)}
+    assert newest == "3.14"
+
+
+def test_ci_asks_of_a_machine_what_is_put_on_it() -> None:
+    """GitHub sets CI, and then a test without its real part fails: `.ci/run` alone, which installs them, may see it."""
+    texts = {path.name: path.read_text("utf-8") for path in WORKFLOWS}
+    [whole] = [step for step in jobs(WORKFLOWS_FOLDER / "ci.yml")["everything"]["steps"] if ".ci/run" in str(step)]
+    assert re.match(
+        r'sudo env "PATH=\$PATH" .*\.ci/run$', whole["run"]
+    )  # apt-get is root's, and sudo has a PATH of its own
+    tested = [line for text in texts.values() for line in re.findall(r"run: .*\bmake .*$", text, re.MULTILINE)]
+    tested = [line for line in tested if re.search(r"make (\w+ )*(test|check)\b", line)]
+    assert tested and [line for line in tested if not line.startswith("run: env -u CI make test")] == []
+    assert "apt-get" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
 @needs_tools
