@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
 import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,14 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx on this
 class Fleet:
     """Two servers, and nginx before them, with the shipped configuration on other ports and folders."""
 
-    def __init__(self, folder: Path, upstream: Upstream) -> None:
+    def __init__(self, folder: Path, upstream: Upstream, gone: int | None = None, **settings: str) -> None:
+        """Start it all. gone: the port that stands for the first server's, which is started and not asked."""
         self._folder = folder
-        told = {**os.environ, "LLM_BASE_URL": upstream.base_url, "PYTHONUNBUFFERED": "1"}
+        told = {**os.environ, "LLM_BASE_URL": upstream.base_url, "PYTHONUNBUFFERED": "1", **settings}
         command = [FIRSTWORD, "serve", "--host", "127.0.0.1", "--port", "0"]
         self.servers = [Process(command, folder, told) for _ in range(2)]
         ports = [int(server.caller().url.rsplit(":", 1)[1]) for server in self.servers]
+        ports[0] = gone or ports[0]
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         (folder / "nginx.conf").write_text(self._placed(ports, port))
@@ -110,6 +115,54 @@ async def test_a_server_that_dies_takes_no_later_turn_with_it(fleet: Fleet) -> N
     fleet.servers[1].kill()
     for _ in range(10):
         assert (await fleet.caller.says("Hello again.")).text == "Hello again."
+
+
+async def test_a_server_that_dies_within_a_turn_does_not_have_it_asked_twice(
+    fleet: Fleet, upstream: Upstream, marker: str
+) -> None:
+    """Killed before its first word: what it has done by then, as a tool that commits something, is not done again."""
+    steps = script.events(script.wait(), script.role(), script.text("One"))
+    asked = asyncio.create_task(fleet.caller.hears(turn(script=steps, user=marker)))
+    await upstream.wait_asked(marker)
+    for server in fleet.servers:
+        told = await server.caller().hears(path="/metrics", method="GET")
+        if b"\nfirstword_turns_in_progress 1" in told.body:
+            server.kill()
+    assert (await asked).status == 502
+    assert len(upstream.seen(marker)) == 1
+    assert (await fleet.caller.says("Hello again.")).text == "Hello again."
+
+
+async def test_a_turn_that_is_refused_closes_no_server_to_others(fleet: Fleet, upstream: Upstream, marker: str) -> None:
+    """A provider is overloaded and says 503: its turn is asked once, and the next ones are answered."""
+    overloaded = script.refuses(503, headers={"x-should-retry": "false"})
+    for count in range(1, 4):
+        refused = await fleet.caller.hears(turn(script=overloaded, user=marker))
+        assert refused.status == 503 and refused.headers["x-should-retry"] == "false"
+        assert len(upstream.seen(marker)) == count
+        for _ in range(4):
+            assert (await fleet.caller.says("Hello again.")).text == "Hello again."
+
+
+async def test_a_server_whose_machine_is_gone_costs_no_turn(tmp_path: Path, upstream: Upstream) -> None:
+    """Nothing comes back from it, not even that nobody listens."""
+    with socket.socket() as silent, contextlib.ExitStack() as full:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        for _ in range(3):  # its queue is full: what comes later is not answered
+            waiting = full.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(silent.getsockname())
+        fleet = Fleet(tmp_path, upstream, gone=silent.getsockname()[1])
+        try:
+            wait_for(int(fleet.caller.url.rsplit(":", 1)[1]))
+            for _ in range(6):
+                began = time.monotonic()
+                heard = await fleet.caller.says("Hello again.")
+                assert heard.text == "Hello again." and heard.reads[0][0] - began < 1.5
+        finally:
+            fleet.stop()
 
 
 async def test_a_caller_who_hangs_up_stops_the_model(fleet: Fleet, upstream: Upstream, marker: str) -> None:
