@@ -30,11 +30,20 @@ NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx on this machine")
 
 
+def named(outer: str) -> str:
+    """Return the shipped file with its lines for what stands before it, which are there to be used."""
+    return re.sub(r"^( *)# ((set_real_ip_from|real_ip_\w+) .*;)$", r"\1\2", CONF, flags=re.MULTILINE).replace(
+        "192.0.2.1", outer
+    )
+
+
 class Fleet:
     """Two servers, and nginx before them, with the shipped configuration on other ports and folders."""
 
-    def __init__(self, folder: Path, upstream: Upstream, gone: int | None = None, **settings: str) -> None:
-        """Start it all. gone: the port that stands for the first server's, which is started and not asked."""
+    def __init__(
+        self, folder: Path, upstream: Upstream, gone: int | None = None, outer: str | None = None, **settings: str
+    ) -> None:
+        """Start it all. gone: a port that is asked instead of the first server's. outer: who stands before nginx."""
         self._folder = folder
         told = {**os.environ, "LLM_BASE_URL": upstream.base_url, "PYTHONUNBUFFERED": "1", **settings}
         command = [FIRSTWORD, "serve", "--host", "127.0.0.1", "--port", "0"]
@@ -43,15 +52,16 @@ class Fleet:
         ports[0] = gone or ports[0]
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-        (folder / "nginx.conf").write_text(self._placed(ports, port))
+        (folder / "nginx.conf").write_text(self._placed(ports, port, outer))
         assert NGINX
         own = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")  # else its workers may not write here
         self.balancer = Process([NGINX, "-g", own, "-c", str(folder / "nginx.conf")], folder, dict(os.environ))
         self.caller = Caller(f"http://127.0.0.1:{port}")
 
-    def _placed(self, ports: list[int], port: int) -> str:
+    def _placed(self, ports: list[int], port: int, outer: str | None) -> str:
         """Return the shipped file, with what belongs to a container changed."""
-        text = CONF.replace("/tmp/", f"{self._folder}/").replace("listen 8080", f"listen 127.0.0.1:{port}")
+        text = CONF if outer is None else named(outer)
+        text = text.replace("/tmp/", f"{self._folder}/").replace("listen 8080", f"listen 127.0.0.1:{port}")
         for number, each in enumerate(ports, 1):
             # `resolve` asks Docker's name server, and is newer than Debian's nginx.
             text = text.replace(f"server firstword-{number}:8000 resolve", f"server 127.0.0.1:{each}")
@@ -180,6 +190,30 @@ async def test_a_long_conversation_and_a_key_come_through_and_the_metrics_do_not
     assert heard.text == "Hello there."
     assert (await fleet.caller.hears(path="/metrics", method="GET")).status == 404
     assert (await fleet.caller.hears(path="/health", method="GET")).status == 200
+
+
+async def guesses(fleet: Fleet, address: str) -> list[int]:
+    """Send wrong keys, and say of each that it comes from elsewhere; return the statuses."""
+    headers = {"authorization": "Bearer guess", "x-forwarded-for": address}
+    return [(await fleet.caller.says(headers=headers)).status for _ in range(24)]  # two servers, ten at each
+
+
+GUARDED = {"FIRSTWORD_KEYS": "a-key-of-a-test", "FIRSTWORD_TRUSTED_PROXIES": "127.0.0.1"}
+
+
+@pytest.mark.parametrize("outer", [None, "127.0.0.1"])
+async def test_a_caller_is_who_the_outermost_of_ours_says(
+    tmp_path: Path, upstream: Upstream, outer: str | None
+) -> None:
+    """Somebody guesses keys, and writes another address each time; it counts only behind something of ours."""
+    fleet = Fleet(tmp_path, upstream, outer=outer, **GUARDED)
+    try:
+        wait_for(int(fleet.caller.url.rsplit(":", 1)[1]))
+        assert set((await guesses(fleet, "8.8.8.8"))[-2:]) == {429}
+        assert set(await guesses(fleet, "9.9.9.9")) == ({429} if outer is None else {401, 429})
+        assert set(await guesses(fleet, "9.9.9.9, 8.8.8.8")) == {429}
+    finally:
+        fleet.stop()
 
 
 def test_the_balancer_waits_longer_than_a_turn_and_closes_before_the_servers() -> None:

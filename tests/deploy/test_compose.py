@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from shipped import IN_TURN, TOOLS, assert_are_settings, check, documents, needs
 TEXT = (ROOT / "compose.yaml").read_text("utf-8")
 SERVICES: dict[str, Any] = yaml.safe_load(TEXT)["services"]
 EACH = pytest.mark.parametrize("name", SERVICES)
+DOCKERS = ["172.16.0.0/12", "192.168.0.0/16"]  # of which Docker makes networks that nobody has asked for
 FIRSTWORD = ["firstword-1", "firstword-2"]
 SHIPPED = ["compose.yaml", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "deploy").rglob("*.y*ml"))]
 VALIDATE = (
@@ -152,8 +154,22 @@ def test_only_the_balancer_is_open_to_the_world_and_only_when_told() -> None:
     """A port that is published by Docker is open past the machine's own firewall."""
     ports = {name: service["ports"] for name, service in filled_in()["services"].items() if "ports" in service}
     assert ports == {"balancer": ["127.0.0.1:8000:8080"], "grafana": ["127.0.0.1:3000:3000"]}
-    assert yaml.safe_load(TEXT)["networks"]["inside"] == {"internal": True}
+    assert yaml.safe_load(TEXT)["networks"]["inside"]["internal"] is True
     assert SERVICES["valkey"]["networks"] == SERVICES["prometheus"]["networks"] == ["inside"]
+
+
+def test_who_a_caller_is_only_the_balancer_says() -> None:
+    """Callers come in by a private network as well: whoever is trusted there chooses an address of their own."""
+    whole = filled_in()
+    [subnet] = whole["networks"]["inside"]["ipam"]["config"]
+    trusted = whole["services"]["firstword-1"]["environment"]["FIRSTWORD_TRUSTED_PROXIES"]
+    assert trusted == subnet["subnet"] and ipaddress.ip_network(trusted).num_addresses <= 256
+    assert not any(ipaddress.ip_network(trusted).overlaps(ipaddress.ip_network(each)) for each in DOCKERS)
+    for name in FIRSTWORD:
+        assert set(SERVICES[name]["networks"]) & set(SERVICES["balancer"]["networks"]) == {"inside"}
+        assert "ports" not in SERVICES[name]
+    entering = {name for name, service in SERVICES.items() if "front" in service["networks"]}
+    assert entering == {name for name, service in SERVICES.items() if "ports" in service}
 
 
 def test_prometheus_asks_each_server_and_grafana_asks_prometheus() -> None:
