@@ -24,9 +24,11 @@ from shipped import documents
 from firstword.testing import Upstream, script
 
 CONF = (ROOT / "deploy" / "nginx.conf").read_text("utf-8")
+PAGE = (ROOT / "docs" / "deploying.md").read_text("utf-8")
 FIRSTWORD = str(Path(sys.executable).parent / "firstword")
 # Debian has it where only root's PATH leads.
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+CADDY = shutil.which("caddy")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx on this machine")
 
 
@@ -35,6 +37,20 @@ def named(outer: str) -> str:
     return re.sub(r"^( *)# ((set_real_ip_from|real_ip_\w+) .*;)$", r"\1\2", CONF, flags=re.MULTILINE).replace(
         "192.0.2.1", outer
     )
+
+
+@contextlib.contextmanager
+def a_machine_that_is_gone() -> Iterator[int]:
+    """A port from which nothing comes back: the queue of its listener is full, and nobody empties it."""
+    with socket.socket() as silent, contextlib.ExitStack() as full:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        for _ in range(3):
+            waiting = full.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(silent.getsockname())
+        yield silent.getsockname()[1]
 
 
 class Fleet:
@@ -87,6 +103,13 @@ def fleet(tmp_path: Path, upstream: Upstream) -> Iterator[Fleet]:
 def slowly(*words: str) -> dict[str, Any]:
     """Return a turn in which the model pauses before each word."""
     return turn(script=script.events(script.says(" ".join(words), every=0.2)))
+
+
+async def shows_nobody_what_is_inside(caller: Caller) -> None:
+    """Assert that whoever comes by the balancer finds the server, and neither its numbers nor its turns."""
+    for path in ("/metrics", "/metrics/", "//metrics", "/%6detrics?x", "/console", "/console/", "/console/turns"):
+        assert (await caller.hears(path=path, method="GET")).status == 404, path
+    assert (await caller.hears(path="/health", method="GET")).status == 200
 
 
 async def test_each_word_goes_on_at_once(fleet: Fleet) -> None:
@@ -156,15 +179,8 @@ async def test_a_turn_that_is_refused_closes_no_server_to_others(fleet: Fleet, u
 
 async def test_a_server_whose_machine_is_gone_costs_no_turn(tmp_path: Path, upstream: Upstream) -> None:
     """Nothing comes back from it, not even that nobody listens."""
-    with socket.socket() as silent, contextlib.ExitStack() as full:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(0)
-        for _ in range(3):  # its queue is full: what comes later is not answered
-            waiting = full.enter_context(socket.socket())
-            waiting.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                waiting.connect(silent.getsockname())
-        fleet = Fleet(tmp_path, upstream, gone=silent.getsockname()[1])
+    with a_machine_that_is_gone() as port:
+        fleet = Fleet(tmp_path, upstream, gone=port)
         try:
             wait_for(int(fleet.caller.url.rsplit(":", 1)[1]))
             for _ in range(6):
@@ -188,8 +204,7 @@ async def test_a_long_conversation_and_a_key_come_through_and_the_metrics_do_not
     """A picture of a megabyte within a turn; and somebody from outside who looks for numbers."""
     heard = await fleet.caller.says("Hello there.", padding="x" * 1_000_000)
     assert heard.text == "Hello there."
-    assert (await fleet.caller.hears(path="/metrics", method="GET")).status == 404
-    assert (await fleet.caller.hears(path="/health", method="GET")).status == 200
+    await shows_nobody_what_is_inside(fleet.caller)
 
 
 async def guesses(fleet: Fleet, address: str) -> list[int]:
@@ -214,6 +229,40 @@ async def test_a_caller_is_who_the_outermost_of_ours_says(
         assert set(await guesses(fleet, "9.9.9.9, 8.8.8.8")) == {429}
     finally:
         fleet.stop()
+
+
+@pytest.mark.skipif(CADDY is None, reason="there is no caddy on this machine")
+async def test_caddy_does_the_same_with_the_file_of_the_page(tmp_path: Path, upstream: Upstream) -> None:
+    """One of its two servers is on a machine that is gone: an old Caddy loses turns until its first probe."""
+    [shown] = re.findall(r"^```caddyfile\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    fleet = Fleet(tmp_path, upstream)
+    with a_machine_that_is_gone() as gone, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        taken.close()
+        for old, new in {
+            "voice.example.com": f"http://127.0.0.1:{port}",
+            "firstword-1:8000": f"127.0.0.1:{gone}",
+            "firstword-2:8000": fleet.servers[1].caller().url.removeprefix("http://"),
+        }.items():
+            assert old in shown
+            shown = shown.replace(old, new)
+        (tmp_path / "Caddyfile").write_text("{\n\tadmin off\n}\n" + shown)
+        homes = {name: str(tmp_path) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+        command = [str(CADDY), "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
+        caddy = Process(command, tmp_path, {**os.environ, **homes})
+        try:
+            wait_for(port)
+            caller = Caller(f"http://127.0.0.1:{port}")
+            await asyncio.to_thread(caddy.says, f'"host":"127.0.0.1:{gone}","error"')
+            for _ in range(6):
+                assert (await caller.says("Hello again.")).text == "Hello again."
+            heard = await caller.hears(slowly("One", "two", "three"))
+            times = [at for at, data in heard.reads if b'"content"' in data]
+            assert heard.done and times[-1] - times[0] > 0.3
+            await shows_nobody_what_is_inside(caller)
+        finally:
+            caddy.kill()
+            fleet.stop()
 
 
 def test_the_balancer_waits_longer_than_a_turn_and_closes_before_the_servers() -> None:
