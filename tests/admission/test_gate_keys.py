@@ -304,34 +304,53 @@ async def test_a_broken_file_is_told_in_the_log_and_the_clients_go_on(
     assert (await caller.says(headers=bearer(key))).status == 200
 
 
-class Busy(ThreadPoolExecutor):
-    """Has no thread to give for the first job."""
+@contextlib.contextmanager
+def no_thread_at_first() -> Iterator[None]:
+    """The machine has no thread to spare for a moment."""
+    asked, start = [], threading.Thread.start
 
-    was_asked = False
-
-    def submit(self, *args: Any, **more: Any) -> Any:
-        """Take a job, but the first."""
-        if not self.was_asked:
-            self.was_asked = True
+    def begin(thread: threading.Thread) -> None:
+        asked.append(thread)
+        if len(asked) == 1:
             raise RuntimeError("can't start new thread")
-        return super().submit(*args, **more)
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", begin)
+        yield
+    assert len(asked) == 2
 
 
-async def test_a_look_that_failed_is_not_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine had no thread to spare for a moment: a key that is revoked an hour later has to be refused."""
+@contextlib.contextmanager
+def all_threads_busy() -> Iterator[None]:
+    """Users' functions wait for a database that does not answer, in all threads that they share."""
+    pool, answers = ThreadPoolExecutor(1), threading.Event()
+    asyncio.get_running_loop().set_default_executor(pool)
+    pool.submit(answers.wait, 30)
+    try:
+        yield
+    finally:
+        answers.set()
+
+
+@pytest.mark.parametrize("trouble", [no_thread_at_first, all_threads_busy])
+async def test_a_revoked_key_goes_whatever_the_threads_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[], Any]
+) -> None:
+    """The file is looked at beside all else that the process does, and a look that failed is not the last one."""
     monkeypatch.setattr("firstword.server.watch.LOOK_EVERY", 0.01)
-    asyncio.get_running_loop().set_default_executor(Busy())
     path, key = tmp_path / "keys", new_key()
     path.write_text(line_of("shop", key))
     gate = gate_of(KeyFile(path))
     watch, renewed = Watch(gate, Transport()), asyncio.Event()
     monkeypatch.setattr(gate, "renew", lambda: (Gate.renew(gate), renewed.set()))
     path.write_text("# nobody any more\n")
-    await watch.open()
-    try:
-        await asyncio.wait_for(renewed.wait(), 5)
-    finally:
-        await watch.close()
+    with trouble():
+        await watch.open()
+        try:
+            await asyncio.wait_for(renewed.wait(), 5)
+        finally:
+            await watch.close()
 
     with pytest.raises(Unauthorized):
         gate.admit(bearer(key), AWAY)

@@ -14,7 +14,7 @@ from ..admission.keys import KeyFile
 from ..admission.tokens import Tokens
 from ..errors import ConfigError, Error
 from ..model import read_page
-from ..threads import in_thread
+from ..threads import OwnThread
 from ..transport import Transport
 from ..wire import HttpRequest
 
@@ -37,6 +37,7 @@ class Watch:
         self._asking: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None  # when a token may make us ask again
         self._tasks: list[asyncio.Task[None]] = []
+        self._thread = OwnThread("firstword-keys")  # a revoked key has to go, also when users' functions block
 
     async def open(self) -> None:
         """Ask the issuer for its keys, and look for changes from now on."""
@@ -54,6 +55,7 @@ class Watch:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._thread.shutdown()
         if self._again is not None:
             self._again.cancel()
         if self._gate.tokens is not None:
@@ -63,7 +65,7 @@ class Watch:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
-                if await in_thread(file.look):
+                if await self._thread.call(file.look):
                     self._gate.renew()
                     log.info("keys read again keys=%d", len(file.grants))
             except ConfigError as error:

@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import clock
+from ..clock import timeout
 from ..errors import Error
-from ..threads import in_thread
+from ..mistakes import log_mistake
+from ..threads import OwnThread
 from .counts import LEFT, Counts, status_of
 from .folder import HAS_LOCKS, Folder
 from .page import render
@@ -30,6 +32,7 @@ log = logging.getLogger("firstword")
 
 FOLDER = "FIRSTWORD_METRICS_DIR"  # the variable that names the folder
 EVERY = 1.0  # seconds after which what has changed is written down
+LEAVE_TIMEOUT = 3.0  # seconds for a folder to take what is said at the end; it may be on a disk that hangs
 AGAIN = 3600.0  # seconds after which it is written down in any case, so that nobody takes the file for forgotten
 
 
@@ -65,6 +68,7 @@ class Metrics:
         self._writing: asyncio.Task[None] | None = None
         self._has_complained = False
         self._busy = asyncio.Lock()
+        self._thread = OwnThread("firstword-metrics")
         counts.add("worker_starts")
         if self._folder is not None:
             self._writing = asyncio.ensure_future(self._write_on(self._folder))
@@ -79,10 +83,10 @@ class Metrics:
             now, self._lag = self._now(), 0.0
             if self._folder is not None:
                 try:
-                    now, pids = await in_thread(self._folder.read, now.snapshot())
+                    now, pids = await self._thread.call(self._folder.read, now.snapshot())
                 except OSError as error:
                     self._complain(error)
-        page: tuple[str, bytes] = await in_thread(_rendered, now, accept, pids)
+        page: tuple[str, bytes] = await self._thread.call(_rendered, now, accept, pids)
         return page
 
     def note_refusal(self, error: Error) -> None:
@@ -91,16 +95,17 @@ class Metrics:
 
     async def close(self) -> None:
         """Write down what is left to be told, when all turns are over."""
-        if self._writing is None or self._folder is None:
-            return
-        async with self._busy:  # so that nothing is being written
+        if self._writing is not None and self._folder is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
-            last = self._now().snapshot()
             try:
-                await in_thread(self._folder.leave, last)
-            except OSError as error:
+                async with timeout(LEAVE_TIMEOUT):  # behind what is being written: it is the same thread
+                    await self._thread.call(self._folder.leave, self._now().snapshot())
+            except asyncio.TimeoutError:
+                log.warning("counts of the end are not shared why=the folder hangs hint: check %s", FOLDER)
+            except Exception as error:
                 self._complain(error)
+        self._thread.shutdown()
 
     def _now(self) -> Tally:
         tally = self._counts.now()
@@ -112,21 +117,25 @@ class Metrics:
         written, again = Snapshot(), 0.0
         while True:
             async with self._busy:
-                now = self._now().snapshot()
-                if now != written or clock.now() >= again:
-                    try:
-                        await in_thread(folder.write, now)
+                try:
+                    now = self._now().snapshot()
+                    if now != written or clock.now() >= again:
+                        await self._thread.call(folder.write, now)
                         written, again, self._has_complained = now, clock.now() + AGAIN, False
-                    except OSError as error:
-                        self._complain(error)
+                except Exception as error:  # else what is counted later would be told by nobody
+                    self._complain(error)
             due = clock.now() + EVERY
             await asyncio.sleep(EVERY)
             self._lag = round(max(clock.now() - due, 0.0), 3)
 
-    def _complain(self, error: OSError) -> None:
-        if not self._has_complained:
-            self._has_complained = True
+    def _complain(self, error: Exception) -> None:
+        if self._has_complained:
+            return
+        self._has_complained = True
+        if isinstance(error, OSError):
             log.warning("counts cannot be shared why=%s hint: check %s", error.strerror, FOLDER)
+        else:
+            log_mistake("counts cannot be shared", error, debug=False)
 
 
 def _rendered(tally: Tally, accept: str, pids: list[int]) -> tuple[str, bytes]:
