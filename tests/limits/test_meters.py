@@ -116,6 +116,13 @@ def test_a_limit_of_nothing_lets_nobody_in(ask: Ask) -> None:
     assert LocalMeters(now=Time()).take([ask], "a") is not None
 
 
+def test_what_is_given_back_to_a_meter_that_was_forgotten_lets_nobody_spend_more() -> None:
+    """So many others came meanwhile that the meter is new: it has nothing to take back."""
+    meters = LocalMeters()
+    meters.give_back([spent(60)], "a")
+    assert [meters.take([spent(50)], str(each)) is None for each in range(3)] == [True, True, False]
+
+
 def test_the_meters_that_were_not_used_for_longest_are_forgotten() -> None:
     """Somebody makes up sessions: memory does not grow, and the meters of another limit stay."""
     meters = LocalMeters(3, now=Time())

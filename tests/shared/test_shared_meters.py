@@ -131,6 +131,16 @@ async def test_a_budget_is_spent_by_all(redis: RedisServer) -> None:
         assert await take(two, spent()) == ""
 
 
+async def test_nobody_may_spend_more_because_the_store_has_forgotten(redis: RedisServer) -> None:
+    """FLUSHALL, or a failover, between what a turn takes and what it gives back of it."""
+    async with replicas(redis) as (one, two):
+        assert await take(one, spent(amount=20)) == ""
+        redis.ask("FLUSHALL")
+        one.give_back([spent(amount=15)], "a")
+        await gone(one)
+        assert [await take(two, spent(limit=20)) for _ in range(3)] == ["", "", "budget"]
+
+
 async def test_it_decides_as_the_meters_of_one_process_do(redis: RedisServer) -> None:
     """Two hundred steps by lot, beside `LocalMeters`: the same is taken, and the same refused."""
     lot = random.Random(7)
@@ -157,7 +167,7 @@ async def test_every_key_has_a_lifetime_and_tells_nothing(redis: RedisServer) ->
     async with replicas(redis) as (one, _):
         asks = [rate(whose="secret"), held(whose="secret"), spent(whose="secret", seconds=None)]
         assert await take(one, *asks) == ""
-        one.give_back([spent(whose="other secret", seconds=None)], "a")
+        one.give_back([spent(amount=-10, whose="other secret", seconds=None)], "a")
         await gone(one)
     keys = redis.ask("KEYS", "*")
     assert len(keys) == 5

@@ -70,7 +70,10 @@ class LocalMeters:
             return
         meters = self._others.setdefault(ask.name, OrderedDict())
         meter = meters.get(ask.whose, 0)
-        meters[ask.whose] = max(meter, self._now()) + _worth(ask, amount) if ask.kind == RATE else meter + amount
+        if ask.kind == RATE:
+            meters[ask.whose] = max(meter, self._now()) + _worth(ask, amount)
+        else:
+            meters[ask.whose] = max(meter + amount, 0)  # it may have forgotten what was taken
         meters.move_to_end(ask.whose)
         if len(meters) > self._most:
             meters.popitem(last=False)

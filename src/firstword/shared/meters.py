@@ -83,8 +83,11 @@ for i, key in ipairs(KEYS) do
       redis.call('DEL', key)
     end
   elseif kind == 'spent' and amount ~= 0 then
-    redis.call('DECRBY', key, ARGV[i*4-1])
-    redis.call('PEXPIRE', key, math.ceil(seconds * 1000))
+    if redis.call('DECRBY', key, ARGV[i*4-1]) > 0 then
+      redis.call('PEXPIRE', key, math.ceil(seconds * 1000))
+    else
+      redis.call('DEL', key)  -- it has forgotten what was taken: nobody may spend more by that
+    end
   end
 end
 """)
