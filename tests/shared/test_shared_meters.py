@@ -131,6 +131,23 @@ async def test_a_budget_is_spent_by_all(redis: RedisServer) -> None:
         assert await take(two, spent()) == ""
 
 
+async def test_a_clock_of_the_store_that_is_put_back_refuses_nobody_for_longer(redis: RedisServer) -> None:
+    """A bucket was emptied an hour ahead of now, which lasts for a second: it is full again when that is over."""
+    async with replicas(redis) as (one, two):
+        name, now = one._store.name("limit", "requests", "shop"), float(redis.ask("TIME")[0])
+        for given_back in (0, 1):
+            redis.ask("SET", name, f"{now + HOUR + 0.5:.6f} {now + HOUR:.6f}", "PX", 10_000_000)
+            if given_back:  # half of it, which the clock has no say in
+                one.give_back([rate(amount=1, limit=4, seconds=1.0)], "a")
+                await gone(one)
+            refusal = await two.take([rate(amount=4, limit=4, seconds=1.0)], "b")  # type: ignore[misc]
+            assert refusal is not None and 0.1 < refusal.retry_after < 0.5 / (1 + given_back) + 0.01
+            at = asyncio.get_running_loop().time()
+            while await take(two, rate(amount=4, limit=4, seconds=1.0)):
+                assert asyncio.get_running_loop().time() < at + 5
+                await asyncio.sleep(0.02)
+
+
 async def test_nobody_may_spend_more_because_the_store_has_forgotten(redis: RedisServer) -> None:
     """FLUSHALL, or a failover, between what a turn takes and what it gives back of it."""
     async with replicas(redis) as (one, two):

@@ -28,11 +28,32 @@ LEAST = 0.001  # seconds; the store lets go at once of what lives for none
 MAX_OWED = 10_000  # meters whose spending is remembered for a store that is away
 MAX_KEPT = 2_000  # turns whose leases are remembered for it: the store takes so many back in some 50 ms
 
-# A rate is kept as the moment when its bucket is full again, what is held as leases with the moment when each is free
-# by itself, and money as a number. Every reading is done before the first writing: all is taken, or nothing.
+# A rate is kept as the moment when its bucket is full again, and behind it the moment when that was written. One in the
+# future was written before the store's clock was put back: what was missing in the bucket then is missing now, or
+# whoever has emptied it would be refused for as long as the clock was put back by.
+_EMPTY = """
+local function put(key, now, full)
+  local lasts = math.ceil((full - now) * 1000) + 1000
+  redis.call('SET', key, string.format('%.6f %.6f', full, now), 'PX', lasts)
+end
+local function empty(key, now)
+  local full, at = string.match(redis.call('GET', key) or '0', '^(%S+) ?(%S*)$')
+  full, at = tonumber(full), tonumber(at) or 0
+  if at > now then
+    full = full - at + now
+    put(key, now, full)
+  end
+  return math.max(full - now, 0)
+end
+"""
+
+# What is held is kept as leases with the moment when each is free by itself, and money as a number. All is taken, or
+# nothing.
 # KEYS: the meters. ARGV: the lease, then of each meter its kind, amount, limit and seconds.
 # Returns the position of what there is not enough of, and in how many seconds there is (-1 = unknown); or nothing.
-TAKE = Script("""
+TAKE = Script(
+    _EMPTY
+    + """
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1000000
 local full = {}
@@ -43,11 +64,10 @@ for i, key in ipairs(KEYS) do
     if redis.call('ZCARD', key) + amount > limit then return {i, '-1'} end
   elseif kind == 'rate' then
     if limit <= 0 then return {i, '-1'} end
-    full[i] = math.max(tonumber(redis.call('GET', key) or 0), now)
-    local empty, worth = full[i] - now, amount * seconds / limit
-    local late = math.min(empty + worth - seconds, empty)
+    local missing, worth = empty(key, now), amount * seconds / limit
+    local late = math.min(missing + worth - seconds, missing)
     if late > 0.000001 then return {i, string.format('%.6f', late)} end
-    full[i] = full[i] + worth
+    full[i] = now + missing + worth
   elseif tonumber(redis.call('GET', key) or 0) >= limit then
     return {i, '-1'}
   end
@@ -59,16 +79,19 @@ for i, key in ipairs(KEYS) do
     local lasts = math.ceil(seconds * 1000)
     if redis.call('PTTL', key) < lasts then redis.call('PEXPIRE', key, lasts) end
   elseif kind == 'rate' then
-    redis.call('SET', key, string.format('%.6f', full[i]), 'PX', math.ceil((full[i] - now) * 1000) + 1000)
+    put(key, now, full[i])
   elseif amount ~= 0 then
     redis.call('INCRBY', key, ARGV[i*4-1])
     redis.call('PEXPIRE', key, math.ceil(seconds * 1000))
   end
 end
 return {}
-""")
+"""
+)
 
-GIVE_BACK = Script("""
+GIVE_BACK = Script(
+    _EMPTY
+    + """
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1000000
 for i, key in ipairs(KEYS) do
@@ -76,9 +99,9 @@ for i, key in ipairs(KEYS) do
   if kind == 'held' then
     for each = 1, amount do redis.call('ZREM', key, ARGV[1] .. ' ' .. each) end
   elseif kind == 'rate' and limit > 0 then
-    local full = math.max(tonumber(redis.call('GET', key) or 0), now) - amount * seconds / limit
+    local full = now + empty(key, now) - amount * seconds / limit
     if full > now then
-      redis.call('SET', key, string.format('%.6f', full), 'PX', math.ceil((full - now) * 1000) + 1000)
+      put(key, now, full)
     else
       redis.call('DEL', key)
     end
@@ -90,7 +113,8 @@ for i, key in ipairs(KEYS) do
     end
   end
 end
-""")
+"""
+)
 
 
 @dataclass(frozen=True, slots=True)
