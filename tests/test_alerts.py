@@ -18,6 +18,8 @@ import yaml
 from conftest import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
+from firstword.admission import Gate
+from firstword.errors import TooManyRequests, Unauthorized
 from firstword.telemetry.catalogue import METRICS, Kind
 from firstword.telemetry.page import render
 from firstword.telemetry.standing import STATES
@@ -247,6 +249,19 @@ def test_every_metric_has_its_row() -> None:
 def test_the_bounds_stand_on_the_page() -> None:
     """Whoever writes an expression of their own has to know them."""
     assert ", ".join(f"{bound:g}" for bound in BOUNDS) in PAGE.read_text("utf-8")
+
+
+def test_a_guess_is_counted_where_the_alert_looks() -> None:
+    """One address guesses, and is soon told to wait: both are what the rule adds up, and a missing key is not."""
+    [rule] = [rule for rule in rules() if rule["alert"] == "FirstwordKeysGuessed"]
+    [(name, matchers)] = Asked(rule["expr"]).selectors
+    assert name == "firstword_gate_refused_total"
+    gate = Gate(["a-key"], holds_key=True, open_to_all=False)
+    for headers in [{"authorization": "Bearer guess"}] * 15 + [{}] * 2:
+        with pytest.raises((Unauthorized, TooManyRequests)):
+            gate.admit(headers, ("192.0.2.1", 1))
+    counted = {reason: count for reason, count in gate.refused.items() if re.fullmatch(matchers["reason"], reason)}
+    assert counted == {"wrong_key": 10, "too_many": 5} and gate.refused["no_key"] == 2
 
 
 # --- Prometheus' own word ---------------------------------------------------------------------------
