@@ -148,17 +148,48 @@ def test_all_of_them_mean_the_same_pods() -> None:
     assert KINDS["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == KINDS["Deployment"]["metadata"]["name"]
 
 
+def test_the_autoscaler_asks_for_nothing_that_a_cluster_may_lack() -> None:
+    """While one of its metrics is unknown, it adds pods and never takes one away: turns are for who has the adapter."""
+    [cpu] = KINDS["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    assert cpu["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}
+    assert CONTAINER["resources"]["requests"]["cpu"] == "1" and "cpu" not in CONTAINER["resources"]["limits"]
+
+
 def test_the_autoscaler_counts_turns_with_a_metric_that_the_adapter_brings() -> None:
     """A metric is renamed."""
-    pods, cpu = KINDS["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    [component] = documents("deploy/kubernetes/turns/kustomization.yaml")
+    [patch] = component["patches"]
+    assert component["kind"] == "Component" and patch["target"]["name"] == SAME["app.kubernetes.io/name"]
+    [[added]] = documents(f"deploy/kubernetes/turns/{patch['path']}")
+    assert (added["op"], added["path"], patch["target"]["kind"]) == (
+        "add",
+        "/spec/metrics/-",
+        "HorizontalPodAutoscaler",
+    )
+    pods = added["value"]
     name = pods["pods"]["metric"]["name"]
     [rule] = documents("deploy/kubernetes/monitoring/adapter.yaml")[0]["rules"]["custom"]
     assert rule["name"]["as"] == name == "firstword_turns_in_progress"
     assert rule["seriesQuery"].startswith(f"{name}{{")
     target = float(pods["pods"]["target"]["averageValue"])
-    assert target == 0.6 * Measured().streams and cpu["resource"]["target"]["averageUtilization"] == 60
-    assert cpu["resource"]["name"] == "cpu" and CONTAINER["resources"]["requests"]["cpu"] == "1"
-    assert "cpu" not in CONTAINER["resources"]["limits"]
+    assert target == 0.6 * Measured().streams
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on this machine")
+def test_turns_are_added_to_what_a_reader_has_of_their_own(tmp_path: Path) -> None:
+    """The line of the page, in a kustomization beside a clone of this repository."""
+    [line] = re.findall(r"`(components: .+?)`", (ROOT / "docs" / "deploying.md").read_text("utf-8"))
+    shutil.copytree(ROOT / "deploy", tmp_path / "firstword" / "deploy")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    head = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+    (mine / "kustomization.yaml").write_text(f"{head}resources: [../firstword/deploy/kubernetes]\n{line}\n")
+    built = check("kubectl", "kustomize", mine)
+    [scaler] = [each for each in yaml.safe_load_all(built) if each["kind"] == "HorizontalPodAutoscaler"]
+    assert [each["type"] for each in scaler["spec"]["metrics"]] == ["Resource", "Pods"]
+    if TOOLS.exists():
+        (tmp_path / "built.yaml").write_text(built)
+        validated(tmp_path / "built.yaml")
 
 
 def test_it_reaches_no_private_address() -> None:
