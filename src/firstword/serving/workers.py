@@ -134,6 +134,7 @@ class Workers(Multiprocess):
                 return
             old = self.processes[index]
             self.processes[index] = new
+            self._not_before[index] = 0.0
             self._retire(old)
 
     def _is_to_stop(self) -> bool:
