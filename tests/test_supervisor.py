@@ -26,7 +26,18 @@ app = App()
 @app.model("mine")
 async def mine(turn):
     return str(os.getpid())
+
+
+@app.model("holding")
+async def holding(turn):
+    '''Hold the interpreter itself, as a regular expression or an extension in C does.'''
+    import ctypes
+    yield str(os.getpid())
+    ctypes.PyDLL(None).usleep(6_500_000)
+    yield " and on"
 """
+# The supervisor's own times, shorter than anybody would have them.
+HASTY = "from firstword.serving import workers; workers.%s\nfrom firstword.cli import main; main()"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 
@@ -64,4 +75,35 @@ async def test_a_restart_while_a_worker_is_put_off(run: Run, tmp_path: Path) -> 
     end = time.monotonic() + 5.5  # the one that was put off would be tried again meanwhile
     while time.monotonic() < end:
         assert await two_answer(caller, but=set()) == new
+    await ends(process)
+
+
+async def test_a_worker_that_gives_nobody_the_interpreter_is_left_alone(run: Run, tmp_path: Path) -> None:
+    """A file takes 6 seconds to load, and a turn as long, and nothing else runs meanwhile: that is not for ever."""
+    slow = "import ctypes, multiprocessing\nif multiprocessing.parent_process(): ctypes.PyDLL(None).usleep(6_000_000)\n"
+    (tmp_path / "custom_llm.py").write_text(slow + MINE)
+    process = run(*TWO, FIRSTWORD_HUNG_AFTER="30")
+    process.says(BOTH)
+    caller = process.caller()
+    heard = await caller.says(model="holding")
+    assert heard.done and heard.text.endswith(" and on")
+    assert "hangs" not in process.output and "died" not in process.output
+    await ends(process)
+
+
+async def test_a_machine_that_stands_still_has_no_worker_that_hangs(run: Run, tmp_path: Path) -> None:
+    """`docker pause`, a machine that is moved: all stop for longer than a worker may be silent, and go on."""
+    (tmp_path / "custom_llm.py").write_text(MINE)
+    process = run(*TWO, FIRSTWORD_HUNG_AFTER="2")
+    process.says(BOTH)
+    caller = process.caller()
+    pids = await two_answer(caller, but=set())
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGSTOP)
+        await asyncio.sleep(2.6)
+        os.killpg(process.pid, signal.SIGCONT)
+        end = time.monotonic() + 1.2
+        while time.monotonic() < end:
+            assert await two_answer(caller, but=set()) == pids
+    assert "hangs" not in process.output
     await ends(process)

@@ -17,6 +17,8 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from pickle import UnpicklingError
+from typing import cast
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -29,8 +31,10 @@ log = logging.getLogger("uvicorn.error")
 
 HANG_UP = getattr(signal, "SIGHUP", -1)  # Windows has none
 
+LOOK = 0.1  # seconds between two looks at a successor that is waited for
+LONGEST_LOOK = 1.0  # seconds between two looks that count; after more the supervisor itself has stood still
 RETRY_PAUSE = 5.0  # seconds before a worker is started again whose predecessor could not even load the App
-READY_WITHIN = 60.0  # seconds that a successor gets: it may have a model to load
+READY_WITHIN = 60.0  # seconds that a worker gets until it serves: it may have a model to load
 # Seconds beyond the drain in which a worker that was told to end may do so; one that hangs never would.
 END_WITHIN = 60.0
 
@@ -39,6 +43,10 @@ class Worker(Process):
     """One process. It is told by SIGHUP that its successor is there.
 
     hung_after: seconds after which one whose event loop is held does not count as alive any more; 0 = it always does.
+
+    The supervisor looks at it every half second and never waits for an answer: code that holds the interpreter lets
+    no thread speak either. What counts is for how long it has not got on while the supervisor could look; a machine
+    that stood still is nobody's fault.
     """
 
     def __init__(
@@ -46,6 +54,11 @@ class Worker(Process):
     ) -> None:
         self._drain_delay = drain_delay
         self._hung_after = hung_after
+        self.has_served = False
+        self._rounds: int | None = 0  # of its loop, when it last answered
+        self._is_asked = False
+        self._looked = time.monotonic()
+        self._stood = 0.0  # seconds since it last got on
         super().__init__(config, sockets)
 
     @property
@@ -56,12 +69,35 @@ class Worker(Process):
         return self._server
 
     def pong(self) -> None:
-        """Answer the supervisor, from a thread, unless the loop is held for too long."""
+        """Answer the supervisor, from a thread."""
         self.child_conn.recv()
-        if self._hung_after and self.server.hangs(self._hung_after):
-            log.error("Child process [%s] hangs: it is replaced.", os.getpid())
-        else:
-            self.child_conn.send(self.server.started)
+        self.child_conn.send((self.server.started, self.server.rounds))
+
+    def look(self) -> None:
+        """Take the answer to the last look, if there is one, and ask again."""
+        now = time.monotonic()
+        self._stood += min(now - self._looked, LONGEST_LOOK)
+        self._looked = now
+        try:
+            if self._is_asked and not self.parent_conn.poll():
+                return
+            if self._is_asked:
+                is_serving, rounds = self.parent_conn.recv()
+                if rounds is None or rounds != self._rounds:
+                    self._stood = 0.0
+                self.has_served, self._rounds = is_serving or self.has_served, rounds
+            self.parent_conn.send(b"")
+            self._is_asked = True
+        except (OSError, EOFError, UnpicklingError):
+            pass  # it has ended, or ends
+
+    def is_alive(self, timeout: float = 0.0) -> bool:
+        """Look at it; False when it has ended, or has not got on for too long. `timeout` is not needed."""
+        if self.exitcode is not None:
+            return False
+        self.look()
+        most = self._hung_after if self.has_served else READY_WITHIN
+        return not most or self._stood <= most
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve; runs in the process itself."""
@@ -104,6 +140,10 @@ class Workers(Multiprocess):
         self._not_before = [0.0] * self.processes_num  # when a worker may be started again, if that had to be put off
         self._retired: list[tuple[Process, float]] = []  # those that have a successor, and until when they may go on
 
+    @property
+    def _workers(self) -> list[Worker]:
+        return cast("list[Worker]", self.processes)
+
     def _begin(self, index: int) -> Worker:
         sockets = [self._listeners[index], *self._aside]
         worker = Worker(self.config, sockets, drain_delay=self._drain_delay, hung_after=self._hung_after)
@@ -142,11 +182,11 @@ class Workers(Multiprocess):
 
     def _comes_up(self, new: Worker) -> bool:
         """Wait until a successor serves; those that serve meanwhile are looked after."""
-        end = time.monotonic() + READY_WITHIN
-        while time.monotonic() < end and new.exitcode is None and not self._is_to_stop():
-            if new.wait_until_ready(0.5, self.should_exit):
+        while new.is_alive() and not self._is_to_stop():
+            if new.has_served:
                 return True
             self.keep_subprocess_alive()
+            self.should_exit.wait(LOOK)
         return False
 
     def _retire(self, old: Process) -> None:
@@ -169,9 +209,11 @@ class Workers(Multiprocess):
             if self._not_before[index] > time.monotonic():
                 continue
             if self._not_before[index] == 0.0:
-                if process.is_alive(self.config.timeout_worker_healthcheck):
+                if process.is_alive():
                     continue
-                process.kill()  # it may hang
+                if process.exitcode is None:
+                    log.error("Child process [%s] hangs: it is replaced.", process.pid)
+                process.kill()
                 process.join()
                 if process.exitcode == STARTUP_FAILURE:
                     self._put_off(index)
@@ -183,7 +225,7 @@ class Workers(Multiprocess):
     def _put_off(self, index: int) -> None:
         """Try later to start a worker that could not load its App; stop when nobody could."""
         pid = self.processes[index].pid
-        if not any(each.is_ready(timeout=1) for each in self.processes if each.exitcode is None):
+        if not any(each.has_served for each in self._workers if each.exitcode is None):
             log.error("Child process [%s] failed to start, stopping the parent process.", pid)
             self.should_exit.set()
             return
