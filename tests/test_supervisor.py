@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from caller import Caller
+from caller import Caller, turn
 from command import Process, Run
 
 FIRSTWORD = str(Path(sys.executable).parent / "firstword")
@@ -32,7 +32,7 @@ async def mine(turn):
 async def holding(turn):
     '''Hold the interpreter itself, as a regular expression or an extension in C does.'''
     import ctypes
-    yield str(os.getpid())
+    yield f"{os.getpid()} holds"
     ctypes.PyDLL(None).usleep(6_500_000)
     yield " and on"
 """
@@ -106,4 +106,45 @@ async def test_a_machine_that_stands_still_has_no_worker_that_hangs(run: Run, tm
         while time.monotonic() < end:
             assert await two_answer(caller, but=set()) == pids
     assert "hangs" not in process.output
+    await ends(process)
+
+
+async def test_one_of_two_cannot_begin_and_the_other_takes_its_time(run: Run, tmp_path: Path) -> None:
+    """The first start: one worker fails at once, by an accident, and the other still loads; soon there are two."""
+    accident = """
+import multiprocessing, os, time
+if multiprocessing.parent_process():
+    try:
+        os.mkdir("accident")
+    except FileExistsError:
+        time.sleep(2)
+    else:
+        raise SystemExit(3)
+"""
+    (tmp_path / "custom_llm.py").write_text(accident + MINE)
+    process = run(*TWO)
+    process.says("failed to start. The others stay")
+    process.says(BOTH)
+    await two_answer(process.caller(), but=set())
+    await ends(process)
+
+
+async def test_a_busy_worker_is_somebody_who_serves(run: Run, tmp_path: Path) -> None:
+    """One worker cannot come back, while the other has no time to answer the supervisor: it is there all the same."""
+    file = tmp_path / "custom_llm.py"
+    file.write_text(MINE)
+    process = run(*TWO)
+    process.says(BOTH)
+    caller = process.caller()
+    pids = await two_answer(caller, but=set())
+    async with caller.dials(turn(model="holding")) as call:
+        await call.hears_word("holds")
+        busy = int(call.heard.text.split()[0])
+        file.write_text("raise SystemExit(3)")
+        os.kill((pids - {busy}).pop(), signal.SIGKILL)
+        async for _ in call.listens():
+            pass
+        assert call.heard.done and call.heard.text == f"{busy} holds and on"
+    process.says("failed to start. The others stay")
+    assert (await caller.says(model="mine")).text == str(busy)
     await ends(process)

@@ -223,9 +223,10 @@ class Workers(Multiprocess):
             self.processes[index] = self._begin(index)
 
     def _put_off(self, index: int) -> None:
-        """Try later to start a worker that could not load its App; stop when nobody could."""
+        """Try later to start a worker that could not load its App; stop when nobody serves or may still come to it."""
         pid = self.processes[index].pid
-        if not any(each.has_served for each in self._workers if each.exitcode is None):
+        # One that served and has died since may come back: that is for its own place to find out.
+        if not any(each.has_served or each.exitcode is None for each in self._workers):
             log.error("Child process [%s] failed to start, stopping the parent process.", pid)
             self.should_exit.set()
             return
