@@ -148,3 +148,41 @@ async def test_a_busy_worker_is_somebody_who_serves(run: Run, tmp_path: Path) ->
     process.says("failed to start. The others stay")
     assert (await caller.says(model="mine")).text == str(busy)
     await ends(process)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can take another process' descriptors away")
+async def test_a_system_that_has_nothing_left_keeps_its_server(run: Run, tmp_path: Path) -> None:
+    """There are no descriptors for a new worker, neither for a dead one nor for more: it is tried until there are."""
+    import resource
+
+    (tmp_path / "custom_llm.py").write_text(MINE)
+    process = run(sys.executable, "-c", HASTY % "RETRY_PAUSE = 1", *TWO[1:])
+    process.says(BOTH)
+    caller = process.caller()
+    pids = await two_answer(caller, but=set())
+    soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, hard))
+    for sig in (signal.SIGTTIN, signal.SIGHUP):
+        process.tell(sig)
+    process.says("(?s)" + "(No worker can be started: Too many open files. hint: .*){2}")
+    assert await two_answer(caller, but=set()) == pids
+    os.kill(min(pids), signal.SIGKILL)
+    process.says(rf"(?s)\[{min(pids)}\] died.*(No worker can be started.*){{2}}")
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    await two_answer(caller, but={min(pids)})
+    await ends(process)
+
+
+async def test_workers_do_not_outlive_their_supervisor(run: Run, tmp_path: Path) -> None:
+    """The supervisor alone is killed: the port is free soon, and nobody answers without being looked after."""
+    (tmp_path / "custom_llm.py").write_text(MINE)
+    process = run(*TWO)
+    process.says(BOTH)
+    caller = process.caller()
+    await two_answer(caller, but=set())
+    process.tell(signal.SIGKILL)
+    with pytest.raises(ConnectionRefusedError):
+        while True:
+            await caller.says(model="mine")
+    process.ends()
+    assert process.output.count("Finished server process") == 2

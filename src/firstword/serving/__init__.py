@@ -95,7 +95,7 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
     import uvicorn
     from uvicorn.config import STARTUP_FAILURE
 
-    from .workers import Workers
+    from .workers import Workers, tell_of
 
     more = options(setup)
     aside = bound_aside(setup.operator, port, quiet=setup.log == "json")
@@ -104,7 +104,11 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
         config, config.bind_socket(), drain_delay=setup.drain_delay, hung_after=setup.hung_after, aside=aside
     )
     with common_folder():
-        supervisor.run()
+        try:
+            supervisor.run()
+        except OSError as error:
+            tell_of(error)
+            raise SystemExit(STARTUP_FAILURE) from None
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise SystemExit(STARTUP_FAILURE)
 

@@ -10,13 +10,16 @@ that is replaced has its successor beside it on the same socket before it is tol
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import wait
 from pickle import UnpicklingError
 from typing import cast
 
@@ -35,6 +38,7 @@ LOOK = 0.1  # seconds between two looks at a successor that is waited for
 LONGEST_LOOK = 1.0  # seconds between two looks that count; after more the supervisor itself has stood still
 RETRY_PAUSE = 5.0  # seconds before a worker is started again whose predecessor could not even load the App
 READY_WITHIN = 60.0  # seconds that a worker gets until it serves: it may have a model to load
+SHORT = "give it more processes, memory or open files (ulimit -u, ulimit -n, a container's limits)"
 # Seconds beyond the drain in which a worker that was told to end may do so; one that hangs never would.
 END_WITHIN = 60.0
 
@@ -99,6 +103,14 @@ class Worker(Process):
         most = self._hung_after if self.has_served else READY_WITHIN
         return not most or self._stood <= most
 
+    def always_pong(self) -> None:
+        """Answer until the end; a supervisor that was killed has told nobody that this is it."""
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        while parent.sentinel not in wait([self.child_conn, parent.sentinel]):
+            self.pong()
+        os.kill(os.getpid(), signal.SIGTERM)
+
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve; runs in the process itself."""
         if hasattr(signal, "SIGHUP"):
@@ -144,15 +156,38 @@ class Workers(Multiprocess):
     def _workers(self) -> list[Worker]:
         return cast("list[Worker]", self.processes)
 
-    def _begin(self, index: int) -> Worker:
-        sockets = [self._listeners[index], *self._aside]
+    def _begin(self, listener: socket.socket) -> Worker:
+        sockets = [listener, *self._aside]
         worker = Worker(self.config, sockets, drain_delay=self._drain_delay, hung_after=self._hung_after)
-        worker.start()
+        try:
+            worker.start()
+        except OSError:
+            worker.parent_conn.close()
+            worker.child_conn.close()
+            raise
         return worker
 
+    def _try(self, listener: socket.socket) -> Worker | None:
+        """Begin one; None when the system has nothing left for it."""
+        try:
+            return self._begin(listener)
+        except OSError as error:
+            tell_of(error)
+            return None
+
+    def run(self) -> None:
+        """Serve until told to stop. Whatever ends the supervisor ends its workers."""
+        try:
+            super().run()
+        except BaseException:
+            self.terminate_all()
+            self.join_all()
+            raise
+
     def init_processes(self) -> None:
-        """Start all of them."""
-        self.processes += [self._begin(index) for index in range(self.processes_num)]
+        """Start all of them. Raises OSError when the system has not enough for that."""
+        for listener in self._listeners:
+            self.processes.append(self._begin(listener))
 
     def handle_signals(self) -> None:
         """Do what was asked for since; of several SIGHUPs one is enough."""
@@ -165,7 +200,9 @@ class Workers(Multiprocess):
         for index in range(self.processes_num):
             if self._is_to_stop():
                 return
-            new = self._begin(index)
+            new = self._try(self._listeners[index])
+            if new is None:
+                return
             if not self._comes_up(new):
                 new.kill()
                 new.join()
@@ -219,8 +256,9 @@ class Workers(Multiprocess):
                     self._put_off(index)
                     continue
                 log.info("Child process [%s] died", process.pid)
-            self._not_before[index] = 0.0
-            self.processes[index] = self._begin(index)
+            new = self._try(self._listeners[index])
+            self._not_before[index] = time.monotonic() + RETRY_PAUSE if new is None else 0.0
+            self.processes[index] = new or process
 
     def _put_off(self, index: int) -> None:
         """Try later to start a worker that could not load its App; stop when nobody serves or may still come to it."""
@@ -233,15 +271,27 @@ class Workers(Multiprocess):
         self._not_before[index] = time.monotonic() + RETRY_PAUSE
         if self._has_own_sockets:
             # Nobody would answer what is dealt to this socket: the others get its share.
-            old, self._listeners[index] = self._listeners[index], beside(self._listeners[index])
-            old.close()
+            with contextlib.suppress(OSError):  # nothing is left for another: they have to wait
+                old, self._listeners[index] = self._listeners[index], beside(self._listeners[index])
+                old.close()
         log.error("Child process [%s] failed to start. The others stay; it is tried again.", pid)
 
     def handle_ttin(self) -> None:
-        """Add a worker."""
-        self._listeners.append(beside(self._listeners[0]) if self._has_own_sockets else self._listeners[0])
+        """Add a worker, if the system has what it takes."""
+        listener, is_own = self._listeners[0], self._has_own_sockets
+        try:
+            listener = beside(listener) if is_own else listener
+        except OSError as error:
+            tell_of(error)
+            return
+        worker = self._try(listener)
+        if worker is None:
+            if is_own:
+                listener.close()
+            return
+        self._listeners.append(listener)
         self._not_before.append(0.0)
-        self.processes.append(self._begin(self.processes_num))
+        self.processes.append(worker)
         self.processes_num += 1
 
     def handle_ttou(self) -> None:
@@ -275,6 +325,11 @@ class Workers(Multiprocess):
             each.process.join(max(end - time.monotonic(), 0.0))
             if each.exitcode is None:
                 _end(each)
+
+
+def tell_of(error: OSError) -> None:
+    """Log that the system has nothing left for a worker."""
+    log.error("No worker can be started: %s. hint: %s", error.strerror or error, SHORT)
 
 
 def _end(worker: Process) -> None:
