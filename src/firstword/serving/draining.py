@@ -14,6 +14,7 @@ import contextlib
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import uvicorn
 
 LOOK = 0.05  # seconds between two looks at what is left
+ONE = 1.5  # seconds in which a signal that comes again is the same one; a supervisor looks every half second
 KEPT_SHARE = 0.5  # of drain_timeout: how long a connection may bring one more turn
 
 
@@ -31,6 +33,7 @@ class Draining(uvicorn.Server):
         super().__init__(config)
         self._drain_delay = drain_delay
         self._signal: int = signal.SIGINT
+        self._told: tuple[int, float] | None = None  # the last signal, and when it came
         self._rounds = 0
 
     async def on_tick(self, counter: int) -> bool:
@@ -44,7 +47,13 @@ class Draining(uvicorn.Server):
         return None if self.should_exit else self._rounds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal; a second one ends what the first began."""
+        """Take a signal; a second one ends what the first began.
+
+        A terminal tells the workers as well as their supervisor, which tells them too: that is one, and not two.
+        """
+        told, self._told = self._told, (sig, time.monotonic())
+        if told is not None and told[0] == sig and self._told[1] - told[1] < ONE:
+            return
         is_hurried = self.should_exit or sig == signal.SIGINT
         self._signal = signal.SIGINT if is_hurried else signal.SIGTERM
         super().handle_exit(sig, frame)
