@@ -37,6 +37,15 @@ async def held(turn):
     while not os.path.exists("go"):
         await asyncio.sleep(0.01)
     yield " two"
+
+
+@app.model("slow to end")
+async def slow_to_end(turn):
+    try:
+        yield "One"
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.5)
 """
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
@@ -92,3 +101,20 @@ async def test_a_group_that_is_told_to_end_has_its_whole_delay(run: Run, tmp_pat
     assert time.monotonic() - began > 2.8
     assert await asyncio.to_thread(process.ends, 15) in (0, -signal.SIGTERM)
     assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=str)
+async def test_a_turn_that_is_slow_to_end_has_an_end_too(run: Run, tmp_path: Path, more: list[str]) -> None:
+    """The drain is over, and the model's code has something to put away first: the caller and the log hear of it."""
+    (tmp_path / "custom_llm.py").write_text(MINE)
+    process = run(FIRSTWORD, "serve", *LOCAL, *more, FIRSTWORD_DRAIN_TIMEOUT="1")
+    if more:
+        process.says(BOTH)
+    async with process.caller().dials(turn(model="slow to end")) as call:
+        await call.hears_word("One")
+        process.tell(signal.SIGTERM)
+        async for _ in call.listens():
+            pass
+    assert call.heard.whole and call.heard.text == "One Sorry." and call.heard.done
+    assert await asyncio.to_thread(process.ends, 8) in (0, -signal.SIGTERM)
+    assert process.output.count("outcome=server_stopping") == 1 and process.output.count("after One") == 1

@@ -42,6 +42,8 @@ Writer: TypeAlias = EventWriter | ObjectWriter
 # The ASGI extension of our own protocol: its exchange, which a turn may write to and hear of a hang-up from.
 EXCHANGE = "firstword.exchange"
 
+END_TIMEOUT = 3.0  # seconds that turns get to end when the server is closed
+LOOK = 0.02  # seconds between two looks whether they have
 FAIL_TIMEOUT = 1.0  # seconds to tell a caller that the turn failed; one who does not read is left
 
 
@@ -92,7 +94,14 @@ class Server:
         self.limits = limits or Limits()
 
     async def drain(self) -> None:
-        """Wait for the jobs of turns that are over, and end those that take too long."""
+        """Wait for turns that were ended, and the jobs of those that are over; end what takes too long.
+
+        Code of the user's may take a moment to let go of a turn, and what comes after it needs all that is closed next.
+        """
+        now = asyncio.get_running_loop().time
+        end = now() + END_TIMEOUT
+        while self.limits.turns and now() < end:
+            await asyncio.sleep(LOOK)
         if self._repeats is not None:
             self._repeats.close()
         self.limits.close()
