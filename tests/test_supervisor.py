@@ -13,6 +13,8 @@ import pytest
 from caller import Caller, turn
 from command import Process, Run
 
+from firstword.clock import timeout
+
 FIRSTWORD = str(Path(sys.executable).parent / "firstword")
 TWO = (FIRSTWORD, "serve", "--host", "127.0.0.1", "--port", "0", "--workers", "2")
 BOTH = r"(?s)Application startup complete.*Application startup complete"
@@ -186,3 +188,40 @@ async def test_workers_do_not_outlive_their_supervisor(run: Run, tmp_path: Path)
             await caller.says(model="mine")
     process.ends()
     assert process.output.count("Finished server process") == 2
+
+
+SLOW = "import os, time\nif os.path.exists('slow'): time.sleep(float(open('slow').read()))\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the workers share one socket")
+async def test_nobody_waits_for_a_successor_that_takes_long(run: Run, tmp_path: Path) -> None:
+    """The file loads for 4 seconds, and a worker dies: the other has its share, until the next one is there."""
+    (tmp_path / "custom_llm.py").write_text(SLOW + MINE)
+    (tmp_path / "slow").write_text("4")
+    process = run(*TWO)
+    process.says(BOTH)
+    caller = process.caller()
+    old = await two_answer(caller, but=set())
+    os.kill(min(old), signal.SIGKILL)
+    process.says(rf"Child process \[{min(old)}\] died")
+    async with timeout(3):
+        heard = [await caller.says(model="mine") for _ in range(30)]
+    assert {each.text for each in heard} == {str(max(old))}
+    await two_answer(caller, but={min(old)})
+    await ends(process)
+
+
+async def test_a_worker_that_never_comes_up_is_tried_again(run: Run, tmp_path: Path) -> None:
+    """What it loads never comes, once: it is killed when its time is over, and the next one has more luck."""
+    (tmp_path / "custom_llm.py").write_text(SLOW + MINE)
+    hasty = HASTY % "READY_WITHIN = 4; workers.RETRY_PAUSE = 0.5"
+    process = run(sys.executable, "-c", hasty, *TWO[1:])
+    process.says(BOTH)
+    caller = process.caller()
+    old = await two_answer(caller, but=set())
+    (tmp_path / "slow").write_text("600")
+    os.kill(min(old), signal.SIGKILL)
+    process.says(r"has not come up, and is killed(?s:.*)failed to start. The others stay")
+    (tmp_path / "slow").write_text("0")
+    await two_answer(caller, but={min(old)})
+    await ends(process)

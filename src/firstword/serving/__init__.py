@@ -109,7 +109,7 @@ def serve_workers(load: Callable[[], Servable], *, host: str, port: int, workers
         except OSError as error:
             tell_of(error)
             raise SystemExit(STARTUP_FAILURE) from None
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+    if supervisor.has_failed:
         raise SystemExit(STARTUP_FAILURE)
 
 

@@ -37,7 +37,9 @@ HANG_UP = getattr(signal, "SIGHUP", -1)  # Windows has none
 LOOK = 0.1  # seconds between two looks at a successor that is waited for
 LONGEST_LOOK = 1.0  # seconds between two looks that count; after more the supervisor itself has stood still
 RETRY_PAUSE = 5.0  # seconds before a worker is started again whose predecessor could not even load the App
-READY_WITHIN = 60.0  # seconds that a worker gets until it serves: it may have a model to load
+READY_WITHIN = 300.0  # seconds that a worker gets until it serves: it may have a model to load, or to fetch
+SHARED_AFTER = 3.0  # seconds to come up, beyond which nobody should wait for a successor: the others have its share
+LATE = "has not come up, and is killed"
 SHORT = "give it more processes, memory or open files (ulimit -u, ulimit -n, a container's limits)"
 # Seconds beyond the drain in which a worker that was told to end may do so; one that hangs never would.
 END_WITHIN = 60.0
@@ -59,6 +61,7 @@ class Worker(Process):
         self._drain_delay = drain_delay
         self._hung_after = hung_after
         self.has_served = False
+        self._took = 0.0  # seconds until it served
         self._rounds: int | None = 0  # of its loop, when it last answered
         self._is_asked = False
         self._looked = time.monotonic()
@@ -87,19 +90,26 @@ class Worker(Process):
                 return
             if self._is_asked:
                 is_serving, rounds = self.parent_conn.recv()
+                if is_serving and not self.has_served:
+                    self.has_served, self._took = True, self._stood
                 if rounds is None or rounds != self._rounds:
                     self._stood = 0.0
-                self.has_served, self._rounds = is_serving or self.has_served, rounds
+                self._rounds = rounds
             self.parent_conn.send(b"")
             self._is_asked = True
         except (OSError, EOFError, UnpicklingError):
             pass  # it has ended, or ends
 
+    @property
+    def took(self) -> float:
+        """For how many seconds it has been coming up, until it served."""
+        return self._took if self.has_served else self._stood
+
     def is_alive(self, timeout: float = 0.0) -> bool:
         """Look at it; False when it has ended, or has not got on for too long. `timeout` is not needed."""
+        self.look()
         if self.exitcode is not None:
             return False
-        self.look()
         most = self._hung_after if self.has_served else READY_WITHIN
         return not most or self._stood <= most
 
@@ -149,6 +159,7 @@ class Workers(Multiprocess):
         if self._has_own_sockets:
             share_port(listener)
             self._listeners[1:] = [beside(listener) for _ in self._listeners[1:]]
+        self.has_failed = False  # nobody could start
         self._not_before = [0.0] * self.processes_num  # when a worker may be started again, if that had to be put off
         self._retired: list[tuple[Process, float]] = []  # those that have a successor, and until when they may go on
 
@@ -248,14 +259,17 @@ class Workers(Multiprocess):
             if self._not_before[index] == 0.0:
                 if process.is_alive():
                     continue
+                is_late = process.exitcode is None and not self._workers[index].has_served
                 if process.exitcode is None:
-                    log.error("Child process [%s] hangs: it is replaced.", process.pid)
+                    log.error("Child process [%s] %s.", process.pid, LATE if is_late else "hangs: it is replaced")
                 process.kill()
                 process.join()
-                if process.exitcode == STARTUP_FAILURE:
+                if is_late or process.exitcode == STARTUP_FAILURE:
                     self._put_off(index)
                     continue
                 log.info("Child process [%s] died", process.pid)
+                if self._workers[index].took > SHARED_AFTER:  # so long takes the next one too
+                    self._give_share_away(index)
             new = self._try(self._listeners[index])
             self._not_before[index] = time.monotonic() + RETRY_PAUSE if new is None else 0.0
             self.processes[index] = new or process
@@ -266,15 +280,22 @@ class Workers(Multiprocess):
         # One that served and has died since may come back: that is for its own place to find out.
         if not any(each.has_served or each.exitcode is None for each in self._workers):
             log.error("Child process [%s] failed to start, stopping the parent process.", pid)
+            self.has_failed = True
             self.should_exit.set()
             return
         self._not_before[index] = time.monotonic() + RETRY_PAUSE
+        self._give_share_away(index)
+        log.error("Child process [%s] failed to start. The others stay; it is tried again.", pid)
+
+    def _give_share_away(self, index: int) -> None:
+        """Let the others have what would be dealt to a socket that nobody answers: a new one is none until it listens.
+
+        What it has been dealt already is reset, and can be sent to somebody else.
+        """
         if self._has_own_sockets:
-            # Nobody would answer what is dealt to this socket: the others get its share.
             with contextlib.suppress(OSError):  # nothing is left for another: they have to wait
                 old, self._listeners[index] = self._listeners[index], beside(self._listeners[index])
                 old.close()
-        log.error("Child process [%s] failed to start. The others stay; it is tried again.", pid)
 
     def handle_ttin(self) -> None:
         """Add a worker, if the system has what it takes."""
