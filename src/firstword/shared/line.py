@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, cast
 import hiredis
 
 MAX_REPLY = 32 * 1024 * 1024  # bytes of one reply; none of ours is longer, and a store need not be one
+END_TIMEOUT = 1.0  # seconds for a connection that was cut off to be over
 
 Word: TypeAlias = "str | bytes | int | float"
 
@@ -79,10 +80,10 @@ class Line(asyncio.Protocol):
             self._transport.abort()
 
     async def end(self) -> None:
-        """Close at once, and wait until that is done."""
+        """Close at once, and wait until that is done; uvloop may never say so of one that was still being made."""
         self.abort()
         if self._transport is not None:
-            await self._over
+            await asyncio.wait([self._over], timeout=END_TIMEOUT)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, as asyncio gives it."""

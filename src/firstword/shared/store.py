@@ -7,6 +7,7 @@ is well again; a turn is never the one that finds out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -307,6 +308,8 @@ class Store:
                 self._why = str(error)
             except (OSError, UnicodeError, asyncio.TimeoutError):  # the last is no OSError on Python 3.10
                 self._why = "it cannot be reached"
+            except Exception as error:  # whatever it is, the next try may do
+                self._why = f"it cannot be connected to ({type(error).__name__})"
             self._note()
             await asyncio.sleep(RETRY_AFTER * (1 + random.random()))
 
@@ -319,7 +322,12 @@ class Store:
             addresses = await self._lookup.addresses()
             sock = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY)
             name = where.host if self._tls is not None else None
-            await loop.create_connection(lambda: line, sock=sock, ssl=self._tls, server_hostname=name)
+            try:
+                await loop.create_connection(lambda: line, sock=sock, ssl=self._tls, server_hostname=name)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    sock.close()
+                raise
         login = ("AUTH", where.user or "default", where.password) if where.password else ()
         calls = [("HELLO", 3, *login, "SETNAME", "firstword"), ("SELECT", where.database), self._proof()]
         calls += [("SCRIPT", "LOAD", script.text) for script in self._scripts]
