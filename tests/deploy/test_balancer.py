@@ -177,6 +177,21 @@ async def test_a_turn_that_is_refused_closes_no_server_to_others(fleet: Fleet, u
             assert (await fleet.caller.says("Hello again.")).text == "Hello again."
 
 
+async def test_a_stranger_closes_no_server_to_others(tmp_path: Path, upstream: Upstream) -> None:
+    """Bodies that are refused before they were read: to the balancer it looks as if the server had failed."""
+    fleet = Fleet(tmp_path, upstream, FIRSTWORD_KEYS="a-key-of-a-test", FIRSTWORD_MAX_BODY="1000000")
+    try:
+        wait_for(int(fleet.caller.url.rsplit(":", 1)[1]))
+        headers = {"authorization": "Bearer a-key-of-a-test"}
+        statuses = set()
+        for _ in range(8):
+            statuses.add((await fleet.caller.says(padding="x" * 5_000_000, headers=headers)).status)
+            assert (await fleet.caller.says("Hello again.", headers=headers)).text == "Hello again."
+        assert statuses <= {413, 502}
+    finally:
+        fleet.stop()
+
+
 async def test_a_server_whose_machine_is_gone_costs_no_turn(tmp_path: Path, upstream: Upstream) -> None:
     """Nothing comes back from it, not even that nobody listens."""
     with a_machine_that_is_gone() as port:
@@ -254,9 +269,10 @@ async def test_caddy_does_the_same_with_the_file_of_the_page(tmp_path: Path, ups
             wait_for(port)
             caller = Caller(f"http://127.0.0.1:{port}")
             await asyncio.to_thread(caddy.says, f'"host":"127.0.0.1:{gone}","error"')
+            await caller.says()  # it writes the line a moment before it heeds what it says
             for _ in range(6):
                 assert (await caller.says("Hello again.")).text == "Hello again."
-            heard = await caller.hears(slowly("One", "two", "three"))
+            heard = await caller.hears(slowly("One", "two", "three", "four", "five"))
             times = [at for at, data in heard.reads if b'"content"' in data]
             assert heard.done and times[-1] - times[0] > 0.3
             await shows_nobody_what_is_inside(caller)
