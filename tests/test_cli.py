@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
-from caller import turn
-from command import Run
+from caller import Caller, turn
+from command import Run, wait_for
 from conftest import ROOT
 
 from firstword import __version__
@@ -148,6 +148,29 @@ async def test_a_changed_file_is_served_anew(run: Run, tmp_path: Path, free_port
     assert (await caller.says(model="mine")).text.startswith("two")
     process.tell(signal.SIGINT)
     assert process.ends() == 0
+
+
+async def test_a_crowd_of_callers_keeps_no_probe_out(run: Run, free_port: str) -> None:
+    """All connections are taken by callers who say nothing; the operator's port counts none, and refuses none."""
+    process = run(FIRSTWORD, "serve", *LOCAL, FIRSTWORD_MAX_CONNECTIONS="4", FIRSTWORD_OPERATOR_PORT=free_port)
+    port = process.says(r"Uvicorn running on http://[\d.]+:(\d+)")[1]
+    process.says("Application startup complete")
+    wait_for(int(free_port))
+    inside = Caller(f"http://127.0.0.1:{free_port}")
+    with contextlib.ExitStack() as held:
+
+        def dial(port: str) -> socket.socket:
+            return held.enter_context(socket.create_connection(("127.0.0.1", int(port))))
+
+        kept = [dial(free_port) for _ in range(6)]
+        crowd = [dial(port) for _ in range(4)]
+        for path in ("/health", "/ready", "/metrics"):
+            assert (await inside.hears(path=path, method="GET")).status == 200
+        assert dial(port).recv(100).startswith(b"HTTP/1.1 503")
+        for each in (*kept, *crowd):
+            each.settimeout(0)
+            with pytest.raises(BlockingIOError):  # it is kept
+                each.recv(1)
 
 
 async def test_a_public_url_prints_the_block_for_ai_studio(run: Run) -> None:

@@ -40,7 +40,11 @@ _TURN = CHAT.encode()
 
 
 class VoiceProtocol(HttpToolsProtocol):
-    """One connection of a voice engine."""
+    """One connection of a voice engine.
+
+    max_connections: how many a process keeps. operator_port: those to it neither count nor are refused, so that a crowd
+    of callers makes no probe fail; they are kept in `aside`, one set for all connections.
+    """
 
     head_timeout = HEAD_TIMEOUT
     write_timeout = WRITE_TIMEOUT
@@ -60,14 +64,26 @@ class VoiceProtocol(HttpToolsProtocol):
     _is_second = False  # look at a time that has gone by
     _stuck: asyncio.TimerHandle | None = None  # for a caller who does not read
 
-    def __init__(self, *given: Any, max_connections: int | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        *given: Any,
+        max_connections: int | None = None,
+        operator_port: int | None = None,
+        aside: set[VoiceProtocol] | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(*given, **more)
         self._max_connections = max_connections
+        self._operator_port = operator_port
+        self._aside = set() if aside is None else aside
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Expect a head before long: a connection that says nothing is not kept for ever."""
         super().connection_made(cast("asyncio.Transport", transport))
-        if self._max_connections is not None and len(self.connections) > self._max_connections:
+        most = self._max_connections
+        if self._operator_port is not None and self.server is not None and self.server[1] == self._operator_port:
+            self._aside.add(self)
+        elif most is not None and len(self.connections) - len(self._aside) > most:
             self._refuse(TooManyConnections("The server keeps as many connections as it may."))
             return
         self._expect_head(self.head_timeout)
@@ -289,6 +305,7 @@ class VoiceProtocol(HttpToolsProtocol):
         for timer in (self._patience, self._stuck):
             if timer is not None:
                 timer.cancel()
+        self._aside.discard(self)
         super().connection_lost(exc)
         if self._answering is not None:  # uvicorn tells the newest one only
             self._answering.disconnected = True

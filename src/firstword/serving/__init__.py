@@ -173,8 +173,11 @@ def options(setup: Setup = SETUP) -> dict[str, Any]:
     from ..server.protocol import VoiceProtocol
     from ..telemetry.out import log_config
 
+    most, operator = most_connections(setup.max_connections), setup.operator
     return {
-        "http": partial(VoiceProtocol, max_connections=most_connections(setup.max_connections)),
+        "http": partial(
+            VoiceProtocol, max_connections=most, operator_port=operator and operator[1], aside=set[VoiceProtocol]()
+        ),
         "ws": "none",
         "lifespan": "on",
         "access_log": False,  # it would write URLs, which may hold a session or a key; a turn has a line of its own
