@@ -39,7 +39,7 @@ async def holding(turn):
     yield " and on"
 """
 # The supervisor's own times, shorter than anybody would have them.
-HASTY = "from firstword.serving import workers; workers.%s\nfrom firstword.cli import main; main()"
+HASTY = "from firstword.serving import worker, workers; %s\nfrom firstword.cli import main; main()"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 
@@ -158,7 +158,7 @@ async def test_a_system_that_has_nothing_left_keeps_its_server(run: Run, tmp_pat
     import resource
 
     (tmp_path / "custom_llm.py").write_text(MINE)
-    process = run(sys.executable, "-c", HASTY % "RETRY_PAUSE = 1", *TWO[1:])
+    process = run(sys.executable, "-c", HASTY % "workers.RETRY_PAUSE = 1", *TWO[1:])
     process.says(BOTH)
     caller = process.caller()
     pids = await two_answer(caller, but=set())
@@ -214,7 +214,7 @@ async def test_nobody_waits_for_a_successor_that_takes_long(run: Run, tmp_path: 
 async def test_a_worker_that_never_comes_up_is_tried_again(run: Run, tmp_path: Path) -> None:
     """What it loads never comes, once: it is killed when its time is over, and the next one has more luck."""
     (tmp_path / "custom_llm.py").write_text(SLOW + MINE)
-    hasty = HASTY % "READY_WITHIN = 4; workers.RETRY_PAUSE = 0.5"
+    hasty = HASTY % "worker.READY_WITHIN = 4; workers.RETRY_PAUSE = 0.5"
     process = run(sys.executable, "-c", hasty, *TWO[1:])
     process.says(BOTH)
     caller = process.caller()
