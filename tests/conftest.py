@@ -24,6 +24,12 @@ from firstword.transport import Transport
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Note how it ended: `.ci/run` tries failing tests again only when all the others were run."""
+    if session.config.cache is not None:
+        session.config.cache.set("firstword/ended", int(exitstatus))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_this_machine() -> None:
     """A developer's own keys and proxies must not decide whether a test passes."""

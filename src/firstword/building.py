@@ -78,7 +78,7 @@ class Built:
         afterwards = self._afterwards(counts)
         self._metrics = Metrics(counts, folder=settings.metrics_dir)
         self.limits = limits_of(settings, written.models, written.functions, written.prices, shared.meters)
-        self._watchdog = Watchdog()
+        self._watchdog: Watchdog | None = None
         counts.readings += [self._reading(afterwards), shared.reading, self._kept]
         port, store = settings.operator_port, shared.state
         self._pages = Pages(
@@ -121,7 +121,7 @@ class Built:
 
     def watch(self) -> None:
         """Look for code that holds the loop, in a thread, until the end."""
-        self._watchdog.open()
+        self._watchdog = Watchdog()
 
     async def opened(self) -> None:
         """Wait until they are."""
@@ -195,9 +195,8 @@ class Built:
     def _kept(self) -> Values:
         """Return what the gate, the limits and the watchdog have counted."""
         limits, refused = self.limits, self._written.gate.refused
-        return kept_elsewhere(
-            gate=refused, limits=limits.refused, cost=limits.cost, lag=limits.lag, held=self._watchdog.seconds
-        )
+        held = 0.0 if self._watchdog is None else self._watchdog.seconds
+        return kept_elsewhere(gate=refused, limits=limits.refused, cost=limits.cost, lag=limits.lag, held=held)
 
     async def _tell(self, event: Event) -> None:
         for hook in self._written.on_event:
@@ -233,7 +232,8 @@ class Built:
         await self.transport.close()
         await self._metrics.close()
         await self.replicas.close()
-        self._watchdog.close()
+        if self._watchdog is not None:
+            self._watchdog.close()
 
 
 def in_order(written: Written, jobs: Jobs) -> list[Stage]:

@@ -47,7 +47,7 @@ STILL = Place("", "")  # where nothing could be seen
 
 
 class Watchdog:
-    """Watches the loop that it was made in, from when it is opened until it is closed.
+    """Watches the loop that it is made in, until it is closed.
 
     seconds: for which the loop was held, so far, a second or more at a time.
     """
@@ -57,22 +57,16 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._runs_in = threading.get_ident()
         self._below = 0  # frames that are below whatever the loop calls
-        self._beaten = 0.0  # when the loop gave its last sign of life
-        self._beats: asyncio.TimerHandle | None = None
+        self._beaten = monotonic()  # when the loop gave its last sign of life
+        self._beats = self._loop.call_later(0, self._beat)
         self._is_over = False
         self._told: dict[Place, float] = {}  # when
-
-    def open(self) -> None:
-        """Begin to watch."""
-        self._beaten = monotonic()
-        self._beats = self._loop.call_later(0, self._beat)
         threading.Thread(target=self._watch, name="firstword-watchdog", daemon=True).start()
 
     def close(self) -> None:
         """Watch no more."""
         self._is_over = True
-        if self._beats is not None:
-            self._beats.cancel()
+        self._beats.cancel()
 
     def _beat(self) -> None:
         """Give a sign of life, over and over."""
