@@ -222,10 +222,13 @@ async def test_a_long_conversation_and_a_key_come_through_and_the_metrics_do_not
     await shows_nobody_what_is_inside(fleet.caller)
 
 
-async def guesses(fleet: Fleet, address: str) -> list[int]:
-    """Send wrong keys, and say of each that it comes from elsewhere; return the statuses."""
+async def looked_at(fleet: Fleet, address: str) -> int:
+    """Send forty wrong keys, and say of each that it comes from elsewhere; return how many were looked at.
+
+    Each of two servers looks at ten from one address, and at one more in six seconds.
+    """
     headers = {"authorization": "Bearer guess", "x-forwarded-for": address}
-    return [(await fleet.caller.says(headers=headers)).status for _ in range(24)]  # two servers, ten at each
+    return [(await fleet.caller.says(headers=headers)).status for _ in range(40)].count(401)
 
 
 GUARDED = {"FIRSTWORD_KEYS": "a-key-of-a-test", "FIRSTWORD_TRUSTED_PROXIES": "127.0.0.1"}
@@ -239,9 +242,9 @@ async def test_a_caller_is_who_the_outermost_of_ours_says(
     fleet = Fleet(tmp_path, upstream, outer=outer, **GUARDED)
     try:
         wait_for(int(fleet.caller.url.rsplit(":", 1)[1]))
-        assert set((await guesses(fleet, "8.8.8.8"))[-2:]) == {429}
-        assert set(await guesses(fleet, "9.9.9.9")) == ({429} if outer is None else {401, 429})
-        assert set(await guesses(fleet, "9.9.9.9, 8.8.8.8")) == {429}
+        assert 15 < await looked_at(fleet, "8.8.8.8") < 30
+        assert (await looked_at(fleet, "9.9.9.9") > 15) is (outer is not None)
+        assert await looked_at(fleet, "9.9.9.9, 8.8.8.8") < 10
     finally:
         fleet.stop()
 
