@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 from multiprocessing.connection import wait
-from pickle import UnpicklingError
 
 import uvicorn
 from uvicorn.supervisors.multiprocess import Process
@@ -18,6 +17,7 @@ from .draining import Draining
 
 log = logging.getLogger("uvicorn.error")
 
+LONGEST_ANSWER = 100  # bytes
 LONGEST_LOOK = 1.0  # seconds between two looks that count; after more the supervisor itself has stood still
 READY_WITHIN = 300.0  # seconds that a worker gets until it serves: it may have a model to load, or to fetch
 
@@ -39,7 +39,7 @@ class Worker(Process):
         self._hung_after = hung_after
         self.has_served = False
         self._took = 0.0  # seconds until it served
-        self._rounds: int | None = 0  # of its loop, when it last answered
+        self._rounds = 0  # of its loop, when it last answered
         self._is_asked = False
         self._looked = time.monotonic()
         self._stood = 0.0  # seconds since it last got on
@@ -54,8 +54,9 @@ class Worker(Process):
 
     def pong(self) -> None:
         """Answer the supervisor, from a thread."""
-        self.child_conn.recv()
-        self.child_conn.send((self.server.started, self.server.rounds))
+        self.child_conn.recv_bytes()
+        rounds = self.server.rounds
+        self.child_conn.send_bytes(b"%d %d" % (self.server.started, -1 if rounds is None else rounds))
 
     def look(self) -> None:
         """Take the answer to the last look, if there is one, and ask again."""
@@ -66,15 +67,15 @@ class Worker(Process):
             if self._is_asked and not self.parent_conn.poll():
                 return
             if self._is_asked:
-                is_serving, rounds = self.parent_conn.recv()
+                is_serving, rounds = map(int, self.parent_conn.recv_bytes(LONGEST_ANSWER).split())
                 if is_serving and not self.has_served:
                     self.has_served, self._took = True, self._stood
-                if rounds is None or rounds != self._rounds:
+                if rounds < 0 or rounds != self._rounds:  # below zero it has no loop to come round
                     self._stood = 0.0
                 self._rounds = rounds
-            self.parent_conn.send(b"")
+            self.parent_conn.send_bytes(b"")
             self._is_asked = True
-        except (OSError, EOFError, UnpicklingError):
+        except (OSError, EOFError, ValueError):
             pass  # it has ended, or ends
 
     @property
