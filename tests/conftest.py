@@ -26,8 +26,9 @@ ROOT = Path(__file__).parent.parent
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Note how it ended: `.ci/run` tries failing tests again only when all the others were run."""
-    if session.config.cache is not None:
-        session.config.cache.set("firstword/ended", int(exitstatus))
+    cache = getattr(session.config, "cache", None)
+    if cache is not None:
+        cache.set("firstword/ended", int(exitstatus))
 
 
 @pytest.fixture(scope="session", autouse=True)
