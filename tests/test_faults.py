@@ -125,6 +125,28 @@ async def hanging_up(served: Served, body: dict[str, Any]) -> AsyncIterator[Call
     await nothing_is_left(served)
 
 
+async def hang_ups(served: Served, upstream: Upstream, body: dict[str, Any], *, behind: bytes = b"") -> int:
+    """Hang up when the model is asked, with `behind` sent after the turn; it must reach the upstream soon.
+
+    Returns how many turns that took.
+    """
+    asked, marker = 0, body["user"]
+
+    async def measure() -> float:
+        nonlocal asked
+        asked += 1
+        async with hanging_up(served, body) as call:
+            call.writer.write(behind)
+            await upstream.wait_asked(marker, count=asked)
+            hung_up = call.hangs_up()
+        record = (await upstream.wait_closed(marker, count=asked))[-1]
+        assert record.closed_by == "peer" and record.closed is not None
+        return record.closed - hung_up
+
+    await soon(measure)
+    return asked
+
+
 WAITING = {
     "headers": script.never_answers(),
     "first event": script.sends_only_headers(),
@@ -140,19 +162,7 @@ async def test_a_hang_up_before_the_first_word_reaches_the_upstream(
     served: Served, upstream: Upstream, marker: str, steps: script.Script
 ) -> None:
     """LiteLLM#31499, Bifrost#7035: the model goes on thinking for nobody, and is even asked again."""
-    asked = 0
-
-    async def measure() -> float:
-        nonlocal asked
-        asked += 1
-        async with hanging_up(served, turn(user=marker, script=steps)) as call:
-            await upstream.wait_asked(marker, count=asked)
-            hung_up = call.hangs_up()
-        record = (await upstream.wait_closed(marker, count=asked))[-1]
-        assert record.closed_by == "peer" and record.closed is not None
-        return record.closed - hung_up
-
-    await soon(measure)
+    asked = await hang_ups(served, upstream, turn(user=marker, script=steps))
     assert len(upstream.seen(marker, until="now")) == asked  # no further attempt
 
 
@@ -162,21 +172,8 @@ async def test_a_hang_up_behind_much_that_was_sent_reaches_the_upstream(
     served: Served, upstream: Upstream, marker: str, size: int, behind: bytes
 ) -> None:
     """A long history, and a request that came too early: reading was paused for either, and the end was not seen."""
-    asked = 0
-
-    async def measure() -> float:
-        nonlocal asked
-        asked += 1
-        body = turn("x" * size, user=marker, script=script.never_answers())
-        async with hanging_up(served, body) as call:
-            call.writer.write(behind)
-            await upstream.wait_asked(marker, count=asked)
-            hung_up = call.hangs_up()
-        record = (await upstream.wait_closed(marker, count=asked))[-1]
-        assert record.closed_by == "peer" and record.closed is not None
-        return record.closed - hung_up
-
-    await soon(measure)
+    body = turn("x" * size, user=marker, script=script.never_answers())
+    await hang_ups(served, upstream, body, behind=behind)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

@@ -193,9 +193,8 @@ class VoiceProtocol(HttpToolsProtocol):
         else:
             before = self.cycle
             super().on_headers_complete()
-            if (
-                self.pipeline
-            ):  # uvicorn has paused the reading, and the end would not be seen; MAX_PIPELINED is the bound
+            if self.pipeline:
+                # uvicorn has paused the reading, and the end would not be seen. MAX_PIPELINED is the bound.
                 self.flow.resume_reading()
                 self._answering = self._answering or before
         if self.cycle is not None and getattr(self.server_state, "is_draining", False):
